@@ -1,0 +1,392 @@
+"""`durable-monty.toml`: finding, reading and checking it.
+
+Searched for upwards from the working directory; `[tool.durable-monty]` of a `pyproject.toml` counts only where no
+`durable-monty.toml` is found. Files are never merged and never written. Every key can be overridden by an environment
+variable: `DURABLE_MONTY_STORE__URL` is `url` in `[store]`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, StringConstraints, ValidationError
+
+from durable_monty.errors import ConfigError
+from durable_monty.policies import CallPolicy, RetryPolicy
+
+FILENAME = "durable-monty.toml"
+PREFIX = "DURABLE_MONTY_"
+CONFIG_VARIABLE = "DURABLE_MONTY_CONFIG"
+DEFAULT_URL = "sqlite:///durable-monty.db"
+_SHORT = {"DURABLE_MONTY_FUNCTIONS": ("functions", "allow"), "DURABLE_MONTY_SIGNING_KEY": ("security", "signing_key")}
+_NO_FILE = "the environment"
+
+ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class Table(BaseModel):
+    """A table of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreTable(Table):
+    """`[store]`"""
+
+    url: str = Field(DEFAULT_URL, description="Database: sqlite:///file.db or postgresql://user@host/database.")
+    synchronous: Literal["EXTRA", "FULL", "NORMAL"] = Field(
+        "FULL", description="SQLite only. NORMAL may lose the last commits on power loss, not when a process is killed."
+    )
+
+
+class WorkerTable(Table):
+    """`[worker]`"""
+
+    lease_seconds: PositiveFloat = Field(15.0, description="After this long without a sign of life a worker's work is taken over.")
+    poll_interval_seconds: PositiveFloat = Field(1.0, description="Longest wait before an idle worker looks at the database.")
+    stop_grace_seconds: float = Field(10.0, ge=0, description="How long running in-process functions may finish at SIGTERM.")
+
+
+class InterpreterTable(Table):
+    """`[interpreter]`"""
+
+    max_memory_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="Heap of one execution; frozen at its start.")
+    max_turn_seconds: PositiveFloat = Field(10.0, description="Longest stretch between two calls; frozen at its start.")
+    request_timeout_seconds: PositiveFloat = Field(20.0, description="When a sandbox process that does not answer is killed.")
+    processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
+
+
+class SecurityTable(Table):
+    """`[security]`"""
+
+    signing_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None, description="Signs envelopes and snapshots; at least 16 characters, the same on every machine."
+    )
+
+
+class FunctionsTable(Table):
+    """`[functions]`"""
+
+    allow: list[str] = Field(default_factory=list, description="Patterns of dotted paths of functions that may run undecorated.")
+
+
+class RetryTable(Table):
+    """`[function."...".retry]`"""
+
+    attempts: PositiveInt = 3
+    first_delay_seconds: float = Field(1.0, ge=0)
+    factor: float = Field(2.0, ge=1)
+    max_delay_seconds: float = Field(60.0, ge=0)
+    jitter: float = Field(0.1, ge=0, le=1)
+    on: list[str] = Field(default_factory=lambda: ["Exception"], description="Names of exception types.")
+
+    def to_policy(self) -> RetryPolicy:
+        """The same as a policy."""
+        return RetryPolicy(**{**self.model_dump(), "on": tuple(self.on)})
+
+
+class FunctionTable(Table):
+    """`[function."module.name"]`: what the operator says about one function; it beats the decorator."""
+
+    executor: ExecutorName | None = None
+    queue: str | None = None
+    priority: int | None = None
+    timeout_seconds: PositiveFloat | None = None
+    retry: RetryTable | None = None
+
+
+class ExecutorTable(BaseModel):
+    """`[executors.NAME]`: `plugin`, and the plug-in's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    plugin: str | None = Field(None, description="The plug-in's name; the table's name if it is left out.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are the plug-in's own."""
+        return dict(self.model_extra or {})
+
+
+class Config(Table):
+    """The whole configuration."""
+
+    executor: ExecutorName = Field("local", description="The default executor.")
+    store: StoreTable = Field(default_factory=StoreTable)
+    worker: WorkerTable = Field(default_factory=WorkerTable)
+    interpreter: InterpreterTable = Field(default_factory=InterpreterTable)
+    security: SecurityTable = Field(default_factory=SecurityTable)
+    executors: dict[ExecutorName, ExecutorTable] = Field(default_factory=dict)
+    routes: dict[str, ExecutorName] = Field(default_factory=dict, description="Pattern of a dotted path to executor; the first match wins.")
+    functions: FunctionsTable = Field(default_factory=FunctionsTable)
+    function: dict[str, FunctionTable] = Field(default_factory=dict)
+
+    @property
+    def signing_key(self) -> bytes | None:
+        """The signing key's bytes."""
+        key = self.security.signing_key
+        return key.get_secret_value().encode() if key is not None else None
+
+    def plugin_of(self, executor: str) -> tuple[str, dict[str, Any]]:
+        """The plug-in of an executor and its settings; an executor without a table is a plug-in of that name."""
+        table = self.executors.get(executor)
+        return (executor, {}) if table is None else (table.plugin or executor, table.options)
+
+    def complete(self, function: str, own: CallPolicy) -> CallPolicy:
+        """How calls of a function run: the operator's table, else the decorator, else the routes, else the default.
+
+        Args:
+            own: What the decorator says.
+        """
+        table = self.function.get(function) or FunctionTable()
+        return CallPolicy(
+            table.executor or own.executor or self._route(function) or self.executor,
+            table.queue or own.queue,
+            own.priority if table.priority is None else table.priority,
+            own.timeout_seconds if table.timeout_seconds is None else table.timeout_seconds,
+            own.retry if table.retry is None else table.retry.to_policy(),
+            own.is_idempotent,
+            own.resources,
+        )
+
+    def executor_names(self) -> dict[str, str]:
+        """Every executor that the configuration names, with the place where it does."""
+        named = {"executor": self.executor}
+        named |= {f"routes.{pattern!r}": name for pattern, name in self.routes.items()}
+        named |= {f"function.{path!r}.executor": item.executor for path, item in self.function.items() if item.executor}
+        return {name: place for place, name in named.items()}
+
+    def _route(self, function: str) -> str | None:
+        return next((name for pattern, name in self.routes.items() if fnmatch.fnmatchcase(function, pattern)), None)
+
+
+def load(
+    path: Path | str | None = None, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """The configuration.
+
+    Args:
+        path: This file; None: `DURABLE_MONTY_CONFIG`, or what is found from `cwd` upwards, or the defaults.
+
+    Raises:
+        ConfigError: A file cannot be read or parsed, or a key is unknown, of the wrong type, or names an executor
+            that is neither configured nor installed. The message names file, table and key.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = Path.cwd() if cwd is None else cwd
+    file, values = _read(path or environ.get(CONFIG_VARIABLE) or None, cwd)
+    where = str(file) if file else _NO_FILE
+    folder = file.parent if file else cwd
+    url = values.get("store", {}).get("url", DEFAULT_URL) if isinstance(values.get("store", {}), dict) else DEFAULT_URL
+    if isinstance(url, str):
+        values = _with(values, ("store", "url"), _absolute(url, folder, cwd), where)
+    for variable, keys, value in _overrides(environ):
+        values = _with(values, keys, value, variable)
+    values = _normalized_paths(values)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Config, (), where)) from error
+    _check_executors(config, where)
+    return config
+
+
+def find(cwd: Path) -> Path | None:
+    """The file that `load` would read, or None."""
+    folders = [cwd, *cwd.parents]
+    for folder in folders:
+        if (folder / FILENAME).is_file():
+            return folder / FILENAME
+    for folder in folders:
+        file = folder / "pyproject.toml"
+        if file.is_file() and "durable-monty" in _parse(file).get("tool", {}):
+            return file
+    return None
+
+
+def to_display(config: Config) -> dict[str, Any]:
+    """The configuration for people: every key with its value, secrets masked."""
+    shown: dict[str, Any] = _masked(config.model_dump(mode="json"))
+    return shown
+
+
+def json_schema(settings: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The JSON Schema of the file, for editors.
+
+    Args:
+        settings: The settings model of each installed plug-in, by its name.
+    """
+    schema = Config.model_json_schema()
+    tables = {name: _with_plugin_key(model.model_json_schema()) for name, model in settings.items()}
+    schema["properties"]["executors"] = {
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": {"type": "object", "properties": {"plugin": {"enum": sorted(settings)}}},
+    }
+    return schema
+
+
+def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str], where: str) -> str:
+    """A validation error in our words: where, which table and key, what was found, what to write.
+
+    Args:
+        base: The table that `model` stands for.
+    """
+    problems = []
+    for item in error.errors(include_url=False):
+        keys = [str(part) for part in (*base, *item["loc"])]
+        table, key = ".".join(map(_quoted, keys[:-1])), keys[-1] if keys else ""
+        place = f"[{table}] {key}" if table else key
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(model, item["loc"][:-1])
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+            problems.append(f"{place}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            problems.append(f"{place}: this key is required")
+        else:
+            # A secret must not show up in an error's text.
+            is_secret = _SECRET_NAME.search(key) is not None
+            found = "" if is_secret else f", found {_mask_text(repr(item['input']))}"
+            problems.append(f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}{found}")
+    return f"reading the configuration from {where}: " + "; ".join(problems)
+
+
+_SECRET_NAME = re.compile(r"(password|secret|token|signing_key|api_key)(?!_env)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*@")
+
+
+def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, Any]]:
+    file = find(cwd) if path is None else (cwd / path)
+    if file is None:
+        return None, {}
+    if not file.is_file():
+        raise ConfigError(f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none")
+    values = _parse(file)
+    return file, dict(values.get("tool", {}).get("durable-monty", {})) if file.name == "pyproject.toml" else values
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"reading the configuration from {str(file)!r}: it is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"reading the configuration from {str(file)!r}: {error.strerror}; check its permissions") from error
+
+
+def _absolute(url: str, folder: Path, cwd: Path) -> str:
+    """A relative SQLite path in a file is relative to that file's folder."""
+    prefix = "sqlite:///"
+    name = url.removeprefix(prefix)
+    if not url.startswith(prefix) or name.startswith(("/", ":memory:")) or not name or folder == cwd:
+        return url
+    return f"{prefix}{folder / name}"
+
+
+def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...], Any]]:
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        if variable == "DURABLE_MONTY_FUNCTIONS":
+            yield variable, _SHORT[variable], [part.strip() for part in text.split(",") if part.strip()]
+        elif variable in _SHORT:
+            yield variable, _SHORT[variable], text
+        else:
+            keys = tuple(part.lower() for part in variable.removeprefix(PREFIX).split("__"))
+            yield variable, keys, _toml_value(text)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _with(values: dict[str, Any], keys: Sequence[str], value: Any, where: str) -> dict[str, Any]:
+    """The values with one key set."""
+    first, *rest = keys
+    if not rest:
+        return {**values, first: value}
+    inner = values.get(first, {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"reading the configuration from {where}: {first!r} is {inner!r}, it must be a table")
+    return {**values, first: _with(inner, rest, value, where)}
+
+
+def _normalized_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Paths and patterns of functions in one spelling: `module:name` means `module.name`."""
+    for table in ("routes", "function"):
+        if isinstance(values.get(table), dict):
+            values = {**values, table: {key.replace(":", "."): item for key, item in values[table].items()}}
+    return values
+
+
+def _check_executors(config: Config, where: str) -> None:
+    unknown = {name: place for name, place in config.executor_names().items() if name not in config.executors}
+    if not unknown:
+        return
+    from durable_monty.plugins import available, missing_message
+
+    installed = available()
+    for name, place in unknown.items():
+        if name not in installed:
+            known = sorted({*config.executors, *installed})
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"add a table [executors.{name}] with its plugin"
+            raise ConfigError(
+                f"reading the configuration from {where}: {place} names the executor {name!r}, which has no table, and "
+                f"{missing_message(name, list(installed))}; {hint}"
+            )
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """The keys of the table at a location below a model."""
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", None)
+        if fields is not None and part in fields:
+            current = fields[part].annotation
+        current = _model_in(current)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model inside an annotation such as `dict[str, Model]` or `Model | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _quoted(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, key) for item in value]
+    if value is not None and _SECRET_NAME.search(key):
+        return "********"
+    return _mask_text(value) if isinstance(value, str) else value
+
+
+def _mask_text(text: str) -> str:
+    return _URL_PASSWORD.sub(r"\1***@", text)
+
+
+def _with_plugin_key(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "properties": {"plugin": {"type": "string"}, **schema.get("properties", {})}}

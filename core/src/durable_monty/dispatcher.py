@@ -1,0 +1,301 @@
+"""Handing calls to executors, and telling executors what is over.
+
+What a plug-in raises loses nothing: calls go back to `pending` and are handed over again after a growing delay, and an
+executor that keeps failing is left alone for a while without holding up the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from durable_monty.envelope import encode_envelope
+from durable_monty.executors import Executors
+from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.loaded import LoadedExecutor
+from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
+from durable_monty.planning import Planner
+from durable_monty.records import DueCall
+from durable_monty.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+UNBOUNDED = 100_000
+"""Calls handed over at once to an executor that names no bound."""
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 30.0
+_MAX_COMPLETE_ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class _Breaker:
+    """Keeps an executor that fails from being asked again too soon."""
+
+    failures: int = 0
+    closed_at: float = 0.0
+
+    def failed(self, now: float) -> float:
+        """Count a failure; returns when to ask again."""
+        self.closed_at = now + min(_FIRST_PAUSE_SECONDS * 2**self.failures, _MAX_PAUSE_SECONDS)
+        self.failures += 1
+        return self.closed_at
+
+
+class Dispatcher:
+    """Submits, completes and cancels jobs on behalf of one worker.
+
+    Args:
+        deliver: Takes outcomes that are known at once, such as refusals.
+        signing_key: Signs envelopes.
+        clock: The time, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executors: Executors,
+        jobs: OpenJobs,
+        planner: Planner,
+        deliver: Callable[[str, Sequence[Outcome]], None],
+        *,
+        signing_key: bytes | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._executors = executors
+        self._jobs = jobs
+        self._planner = planner
+        self._deliver = deliver
+        self._signing_key = signing_key
+        self._clock = clock
+        self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
+        self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
+
+    def capacity(self) -> dict[str, int]:
+        """How many more calls each executor in use takes now."""
+        return {executor.name: self._room(executor) for executor in self._executors.loaded}
+
+    def submit(self, calls: Iterable[DueCall]) -> float | None:
+        """Hand over calls that are durable as `submitting`.
+
+        Returns:
+            When calls that went back to `pending` are due again; None if there are none.
+        """
+        again = []
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is None:
+                again.append(self._put_back(group, self._clock() + _MAX_PAUSE_SECONDS))
+                continue
+            for batch in _batches(group, executor.capabilities.max_batch):
+                again.append(self._submit(executor, batch))
+        return min((due_at for due_at in again if due_at is not None), default=None)
+
+    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str]]:
+        """Take pending calls for executors that have room.
+
+        Returns:
+            The calls, to be submitted, and the executors that may have more.
+        """
+        calls: list[DueCall] = []
+        more = set()
+        for name in names:
+            executor = self._executors.get(name)
+            room = self._room(executor) if executor is not None else 0
+            if not room:
+                continue
+            claimed = self._store.claim_calls(worker, name, self._clock(), room)
+            calls += claimed
+            if len(claimed) == room:
+                more.add(name)
+        return calls, more
+
+    def resume(self, calls: Iterable[DueCall]) -> None:
+        """Take on jobs of a worker that is gone.
+
+        A job that its back end still has is watched; one that may never have arrived is submitted again, if that
+        cannot run it twice; the others are lost.
+        """
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is None or not executor.capabilities.survives_restart:
+                self._report_lost(name, group)
+                continue
+            self._jobs.add(name, group)
+            unsure = [due for due in group if due.row.status is CallStatus.SUBMITTING]
+            if executor.capabilities.caller_ids:
+                self.submit(unsure)
+            elif unsure:
+                self._find(executor, unsure)
+
+    def complete(self, done: Iterable[tuple[str, Job]]) -> None:
+        """Tell executors that outcomes are durable; what fails is told again with the next."""
+        for name, job in done:
+            self._to_complete[name][job.job_id] = (job, 0)
+        for name, jobs in list(self._to_complete.items()):
+            executor = self._executors.get(name)
+            if executor is None:
+                jobs.clear()
+                continue
+            for batch in _batches(list(jobs.values()), executor.capabilities.max_batch):
+                self._complete(executor, batch, jobs)
+            if not jobs:
+                del self._to_complete[name]
+
+    @property
+    def has_to_complete(self) -> bool:
+        """Whether an executor has to be told again."""
+        return bool(self._to_complete)
+
+    def cancel(self, calls: Iterable[DueCall]) -> None:
+        """Ask executors to stop jobs whose calls have ended in the database."""
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is None or not executor.has("cancel"):
+                continue
+            known = [self._jobs.get(job_id(due)) for due in group]
+            jobs = [
+                item.job if item is not None else Job(job_id(due), due.row.token)
+                for item, due in zip(known, group, strict=True)
+            ]
+            try:
+                executor.cancel(jobs, force=True)
+            except Exception as error:
+                log.warning("cancelling jobs failed", extra={"executor": name, "jobs": len(jobs)}, exc_info=error)
+
+    def _room(self, executor: LoadedExecutor) -> int:
+        if self._breakers[executor.name].closed_at > self._clock():
+            return 0
+        bound = executor.capabilities.max_in_flight
+        return UNBOUNDED if bound is None else max(bound - self._jobs.count(executor.name), 0)
+
+    def _submit(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> float | None:
+        breaker = self._breakers[executor.name]
+        # Remembered before they are submitted: an outcome may come before `submit` returns.
+        self._jobs.add(executor.name, batch)
+        sendable = [due for due in batch if self._fits(executor, due)]
+        try:
+            answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
+        except Exception as error:
+            due_at = breaker.failed(self._clock())
+            log.warning(
+                "submitting calls failed, they stay pending: %s: %s",
+                type(error).__name__,
+                error,
+                extra={"executor": executor.name, "calls": len(sendable)},
+            )
+            return self._put_back(sendable, due_at)
+        breaker.failures = 0
+        return self._take_answers(executor, sendable, answers)
+
+    def _take_answers(
+        self, executor: LoadedExecutor, batch: Sequence[DueCall], answers: Sequence[Accepted | Refused]
+    ) -> float | None:
+        waiting = {job_id(due): due for due in batch}
+        tokens: dict[tuple[str, int, int], str] = {}
+        again: dict[float, list[DueCall]] = defaultdict(list)
+        for answer in answers:
+            due = waiting.pop(answer.job_id, None)
+            if due is None:
+                log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
+            elif isinstance(answer, Accepted):
+                if answer.token is not None:
+                    self._jobs.set_token(answer.job_id, answer.token)
+                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = answer.token
+            elif answer.retry_after_seconds is None:
+                failure = Failure("refused", "Refused", answer.reason)
+                self._deliver(executor.name, [Outcome(answer.job_id, failure=failure)])
+            else:
+                again[self._clock() + answer.retry_after_seconds].append(due)
+        if waiting:
+            log.warning("executor did not answer for every call", extra={"executor": executor.name, "calls": len(waiting)})
+            again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
+        if tokens:
+            self._store.store_tokens(tokens)
+        return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
+
+    def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
+        limit = executor.capabilities.max_payload_bytes
+        size = len(due.row.arguments.encode()) if limit is not None else 0
+        if limit is None or size <= limit:
+            return True
+        message = (
+            f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
+            "to the data instead"
+        )
+        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", "PayloadTooLarge", message))])
+        return False
+
+    def _call(self, due: DueCall) -> Call:
+        row = due.row
+        key = job_id(due)
+        return Call(
+            key,
+            due.execution_id,
+            row.call_id,
+            row.attempt,
+            row.function,
+            row.arguments,
+            encode_envelope(key, row.function, row.arguments, self._signing_key),
+            row.timeout_seconds,
+            row.queue,
+            row.priority,
+            row.resources or {},
+        )
+
+    def _put_back(self, calls: Sequence[DueCall], due_at: float) -> float | None:
+        if not calls:
+            return None
+        self._jobs.remove(job_id(due) for due in calls)
+        self._store.put_back([(due.execution_id, due.row.call_id, due.row.attempt) for due in calls], due_at)
+        return due_at
+
+    def _find(self, executor: LoadedExecutor, calls: Sequence[DueCall]) -> None:
+        """Ask about jobs that may never have arrived, where submitting them again could run them twice."""
+        jobs = [Job(job_id(due), due.row.token) for due in calls]
+        try:
+            found = executor.find(jobs)
+        except Exception as error:
+            log.warning("finding jobs failed", extra={"executor": executor.name}, exc_info=error)
+            found = {}
+        absent = [due for due in calls if found.get(job_id(due)) == "absent"]
+        unknown = [due for due in calls if found.get(job_id(due), "unknown") == "unknown"]
+        self.submit(absent)
+        self._report_lost(executor.name, unknown)
+
+    def _report_lost(self, executor: str, calls: Iterable[DueCall]) -> None:
+        failure = Failure("lost", "Lost", "the worker that ran it, or was about to submit it, is gone")
+        self._deliver(executor, [Outcome(job_id(due), failure=failure) for due in calls])
+
+    def _complete(
+        self, executor: LoadedExecutor, batch: Sequence[tuple[Job, int]], waiting: dict[str, tuple[Job, int]]
+    ) -> None:
+        try:
+            executor.complete([job for job, _ in batch])
+        except Exception as error:
+            log.warning("completing jobs failed", extra={"executor": executor.name, "jobs": len(batch)}, exc_info=error)
+            for job, attempt in batch:
+                if attempt + 1 >= _MAX_COMPLETE_ATTEMPTS:
+                    del waiting[job.job_id]
+                else:
+                    waiting[job.job_id] = (job, attempt + 1)
+            return
+        for job, _ in batch:
+            waiting.pop(job.job_id, None)
+
+
+def _grouped(calls: Iterable[DueCall]) -> dict[str, list[DueCall]]:
+    groups: dict[str, list[DueCall]] = defaultdict(list)
+    for due in calls:
+        groups[due.row.executor or ""].append(due)
+    return groups
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,275 @@
+"""Advancing executions: deliver outcomes, run the sandbox to its next suspension, make the turn durable.
+
+The engine knows neither executors nor their jobs. What it announces is in the store when `advance` returns; the new
+calls are handed back as well, so that a worker need not read what it has just written.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from durable_monty.errors import StoreError
+from durable_monty.held import Held, HeldExecutions
+from durable_monty.interpreter import Interpreter
+from durable_monty.models import CallStatus, Failure, job_id_of
+from durable_monty.planning import Planner
+from durable_monty.records import CallKind, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
+from durable_monty.store import Store, failure_text
+from durable_monty.turns import TurnRunner
+
+log = logging.getLogger(__name__)
+
+MAX_TURNS_PER_COMMIT = 100
+CRASHES_BEFORE_PAUSE = 3
+_CRASH_DELAY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Advanced:
+    """What an advance made durable.
+
+    Attributes:
+        to_submit: New calls that this worker took on itself, to be submitted now.
+        ended: Executions that ended.
+        settled: Job ids of attempts whose outcomes are durable, or were found to be late.
+        cancelled: Calls whose outcome nobody waits for any more.
+        pending: Executors with new calls that wait for room.
+        wake_at: The earliest time at which one of these executions is to be looked at again.
+        is_busy: Whether there is more to do at once.
+    """
+
+    to_submit: list[DueCall] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    settled: set[str] = field(default_factory=set)
+    cancelled: list[DueCall] = field(default_factory=list)
+    pending: set[str] = field(default_factory=set)
+    wake_at: float | None = None
+    is_busy: bool = False
+
+
+class Engine:
+    """Advances the executions of one store on behalf of one worker. Safe to use from several threads.
+
+    Args:
+        worker: Gives the id under which executions are claimed.
+        signing_key: Signs snapshots; None: a digest only.
+        clock: The time, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        interpreter: Interpreter,
+        planner: Planner,
+        worker: Callable[[], str],
+        *,
+        signing_key: bytes | None = None,
+        clock: Callable[[], float] = time.time,
+        on_print: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._worker_id = worker
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._held = HeldExecutions(max_sessions=max(interpreter.limits.processes - 1, 1))
+        self._turns = TurnRunner(store, interpreter, planner, signing_key, on_print)
+
+    @property
+    def _worker(self) -> str:
+        return self._worker_id()
+
+    def advance(self, settlements: Sequence[Settlement], capacity: Mapping[str, int] | None = None) -> Advanced:
+        """Record outcomes and advance the executions that they belong to.
+
+        An execution that another worker holds only gets the outcome; its holder is woken.
+
+        Args:
+            settlements: Outcomes, at most one per call.
+            capacity: How many new calls this worker can submit at once, by executor; calls beyond that are
+                stored as `pending` for whoever has room.
+
+        Raises:
+            StoreError: Nothing is known to be durable; the same settlements may be given again.
+        """
+        with self._lock:
+            ids = {item.execution_id for item in settlements}
+            self._claim_missing(ids)
+            return self._run(ids, settlements, dict(capacity or {}))
+
+    def advance_due(self, capacity: Mapping[str, int] | None = None) -> Advanced:
+        """Advance executions that are scheduled, or whose time has come, or that others have woken.
+
+        Raises:
+            StoreError: As `advance`.
+        """
+        with self._lock:
+            now = self._clock()
+            claimed = self._store.claim(self._worker, now, MAX_TURNS_PER_COMMIT)
+            for item in claimed:
+                self._admit(item)
+            advanced = self._run({item.row.id for item in claimed}, (), dict(capacity or {}))
+            advanced.is_busy = advanced.is_busy or len(claimed) == MAX_TURNS_PER_COMMIT
+            return advanced
+
+    def advance_one(self, execution_id: str) -> Advanced:
+        """Run one turn of this execution if nobody else holds it; its new calls are stored as `pending`.
+
+        Raises:
+            StoreError: As `advance`.
+        """
+        with self._lock:
+            claimed = self._store.claim(self._worker, self._clock(), 1, [execution_id])
+            for item in claimed:
+                self._admit(item)
+            return self._run({item.row.id for item in claimed}, (), {})
+
+    def reattempt(self, attempts: Sequence[NextAttempt]) -> None:
+        """Record failed attempts that are followed by another.
+
+        Raises:
+            StoreError: As `advance`.
+        """
+        with self._lock:
+            late = self._store.reattempt(attempts)
+            for item in attempts:
+                held = self._held.get(item.execution_id)
+                if held is not None and job_id_of(item.execution_id, item.call_id, item.attempt) not in late:
+                    held.reattempt(item)
+
+    def release_all(self) -> None:
+        """Give up every claim, so that others may go on at once."""
+        with self._lock:
+            held = self._held.take_all()
+            wake = {item.row.id for item in held if item.has_undelivered}
+            self._store.release(self._worker, [item.row.id for item in held], wake, self._clock())
+
+    def forget_all(self) -> None:
+        """Drop what is kept in memory; claims stay until they are released or the lease lapses."""
+        with self._lock:
+            self._held.take_all()
+
+    def _claim_missing(self, ids: Collection[str]) -> None:
+        missing = [execution_id for execution_id in ids if execution_id not in self._held]
+        if missing:
+            for item in self._store.claim(self._worker, self._clock(), len(missing), missing):
+                self._admit(item)
+
+    def _admit(self, claimed: Claimed) -> None:
+        """Keep a claimed execution, as the database has it now."""
+        held = self._held.get(claimed.row.id)
+        if held is not None and held.row.version == claimed.row.version:
+            held.refresh(claimed)
+        else:
+            self._held.put(Held(claimed))
+
+    def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+        now = self._clock()
+        extra: list[Settlement] = []
+        turns: list[Turn] = []
+        touched: list[Held] = []
+        for item in settlements:
+            held = self._held.get(item.execution_id)
+            if held is not None:
+                held.settle(item)
+        for execution_id in ids:
+            held = self._held.get(execution_id)
+            if held is None:
+                continue
+            touched.append(held)
+            extra += self._settle_due(held, now)
+            turn = self._turn(held, now, capacity)
+            if turn is not None:
+                turns.append(turn)
+            self._held.limit_sessions(keep=held)
+        return self._commit([*settlements, *extra], turns, touched, now)
+
+    def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
+        try:
+            return self._turns.run(held, now, self._worker, capacity)
+        except Exception as error:
+            if not self._turns.is_crash(error):
+                raise
+            self._pause_or_retry(held, error, now)
+            return None
+
+    def _pause_or_retry(self, held: Held, error: Exception, now: float) -> None:
+        crashes = held.row.crashes + 1
+        note = f"turn {held.row.version + 1} took its sandbox process down {crashes} times in a row: {error}"
+        retry_at = now + _CRASH_DELAY_SECONDS * crashes if crashes < CRASHES_BEFORE_PAUSE else None
+        if retry_at is None:
+            note += "; paused"
+        log.warning("sandbox process crashed", extra={"execution_id": held.row.id, "crashes": crashes})
+        self._held.drop(held.row.id)
+        self._store.record_crash(self._worker, held.row.id, retry_at, note)
+
+    def _settle_due(self, held: Held, now: float) -> list[Settlement]:
+        """End timers whose time has come, and every open call if a cancellation is to enter the workflow."""
+        settlements = []
+        is_cancelling = held.is_cancelling
+        for call in held.open_calls:
+            if is_cancelling:
+                reason = held.row.cancel_reason or "the execution was cancelled"
+                failure = failure_text(Failure("cancelled", "BaseException", reason))
+                settlements.append(_settlement(held.row, call.call_id, call.attempt, CallStatus.CANCELLED, failure, now))
+                held.cancelled_jobs.append(DueCall(held.row.id, call))
+            elif call.kind is CallKind.TIMER and call.due_at is not None and call.due_at <= now:
+                settlements.append(
+                    _settlement(held.row, call.call_id, call.attempt, CallStatus.COMPLETED, "null", now)
+                )
+        for item in settlements:
+            held.settle(item)
+        return settlements
+
+    def _commit(
+        self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], now: float
+    ) -> Advanced:
+        foreign = {item.execution_id for item in settlements if item.execution_id not in self._held}
+        try:
+            result = self._store.commit(self._worker, settlements, turns, foreign, now)
+        except StoreError:
+            # What is in memory may be ahead of the database or behind it; the database decides.
+            for held in touched:
+                self._held.drop(held.row.id)
+            raise
+        for execution_id in result.stale:
+            log.warning("turn was overtaken by another worker", extra={"execution_id": execution_id})
+            self._held.drop(execution_id)
+        advanced = Advanced(settled={job_id_of(s.execution_id, s.call_id, s.attempt) for s in settlements})
+        for held in touched:
+            if held.row.id not in result.stale:
+                advanced.cancelled += held.take_cancelled_jobs()
+        for turn in turns:
+            if turn.execution_id not in result.stale:
+                self._after(turn, advanced)
+        return advanced
+
+    def _after(self, turn: Turn, advanced: Advanced) -> None:
+        """Bring what is held in line with the turn that has just become durable."""
+        held = self._held.get(turn.execution_id)
+        assert held is not None
+        for call in turn.calls:
+            if call.status is CallStatus.SUBMITTING:
+                advanced.to_submit.append(DueCall(turn.execution_id, call))
+            elif call.status is CallStatus.PENDING and call.executor is not None:
+                advanced.pending.add(call.executor)
+        for delivery in turn.deliveries:
+            delivered = held.live.get(delivery.call_id)
+            if delivered is not None:
+                advanced.settled.add(job_id_of(turn.execution_id, delivery.call_id, delivered.attempt))
+        if turn.wake_at is not None:
+            advanced.wake_at = turn.wake_at if advanced.wake_at is None else min(advanced.wake_at, turn.wake_at)
+        if turn.status.is_terminal:
+            advanced.ended.append(turn.execution_id)
+        held.apply(turn)
+        if not turn.is_kept:
+            self._held.drop(turn.execution_id)
+
+
+def _settlement(
+    row: ExecutionRow, call_id: int, attempt: int, status: CallStatus, outcome: str, now: float
+) -> Settlement:
+    return Settlement(row.id, call_id, attempt, status, outcome, now)

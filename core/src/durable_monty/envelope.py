@@ -1,0 +1,155 @@
+"""What travels to a remote machine and back: JSON, signed if there is a key.
+
+    {"mac":"<64 hexadecimal digits>","body":{...}}      with a signing key
+    {"body":{...}}                                      without
+
+The signature is the HMAC-SHA256 of the exact bytes of the body, which stand at a fixed place, so that nothing is parsed
+before it is known to be ours. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from durable_monty import codec
+from durable_monty.errors import DecodeError, SignatureMismatch
+from durable_monty.models import Failure
+
+FORMAT = 1
+_OPEN = b'{"body":'
+_SIGNED_OPEN = b'{"mac":"'
+_BODY_AT = len(_SIGNED_OPEN) + 64 + len(b'","body":')
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A call as a remote machine reads it."""
+
+    job_id: str
+    function: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as the core reads it. `value_text` is None if there is a failure."""
+
+    job_id: str
+    value_text: str | None = None
+    failure: Failure | None = None
+
+
+def encode_envelope(job_id: str, function: str, arguments: str, key: bytes | None) -> bytes:
+    """The envelope of one attempt.
+
+    Args:
+        arguments: The codec's text of `[args, kwargs]`.
+    """
+    head = json.dumps({"v": FORMAT, "job_id": job_id, "function": function}, separators=(",", ":"))
+    return _seal(f'{head[:-1]},"call":{arguments}}}'.encode(), key)
+
+
+def decode_envelope(data: bytes | str, key: bytes | None) -> Envelope:
+    """Read an envelope.
+
+    Raises:
+        SignatureMismatch: A key is configured here and the envelope is not signed with it.
+        DecodeError: It is not an envelope of this version.
+    """
+    body = _parse(_unseal(data, key, "the envelope"), "the envelope")
+    try:
+        args, kwargs = body["call"]
+        return Envelope(str(body["job_id"]), str(body["function"]), list(args), dict(kwargs))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodeError(f"reading the envelope: it lacks or garbles {error}; was it written by something else?") from error
+
+
+def encode_value(job_id: str, value_text: str, key: bytes | None) -> bytes:
+    """The reply of a function that returned."""
+    return _seal(f"{_value_head(job_id)}{value_text}}}".encode(), key)
+
+
+def encode_failure(job_id: str, failure: Failure, key: bytes | None) -> bytes:
+    """The reply of an attempt that failed."""
+    fields = {
+        "kind": failure.kind,
+        "type": failure.type,
+        "message": failure.message,
+        "traceback": failure.traceback,
+        "bases": list(failure.bases),
+    }
+    # Surrogates in a message or traceback are replaced: a failure must never fail to be reported.
+    text = json.dumps({"v": FORMAT, "job_id": job_id, "failure": fields}, separators=(",", ":"), ensure_ascii=True)
+    return _seal(text.encode(), key)
+
+
+def decode_reply(data: bytes | str, key: bytes | None) -> Reply:
+    """Read a reply.
+
+    Raises:
+        SignatureMismatch: A key is configured here and the reply is not signed with it.
+        DecodeError: It is not a reply of this version.
+    """
+    body_bytes = _unseal(data, key, "the reply")
+    body = _parse(body_bytes, "the reply")
+    try:
+        job_id = str(body["job_id"])
+        if "failure" in body:
+            fields = body["failure"]
+            failure = Failure(
+                fields["kind"], fields["type"], fields["message"], fields["traceback"], tuple(fields["bases"])
+            )
+            return Reply(job_id, failure=failure)
+        value = body["value"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DecodeError(f"reading the reply: it lacks or garbles {error}; was it written by something else?") from error
+    text = body_bytes.decode()
+    head = _value_head(job_id)
+    # Ours are laid out so that the value's text can be cut out; another writer's is encoded again.
+    return Reply(job_id, value_text=text[len(head) : -1] if text.startswith(head) else codec.dumps(value))
+
+
+def _value_head(job_id: str) -> str:
+    return f'{{"v":{FORMAT},"job_id":{json.dumps(job_id)},"value":'
+
+
+def _seal(body: bytes, key: bytes | None) -> bytes:
+    if key is None:
+        return _OPEN + body + b"}"
+    mac = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
+    return _SIGNED_OPEN + mac + b'","body":' + body + b"}"
+
+
+def _unseal(data: bytes | str, key: bytes | None, what: str) -> bytes:
+    """The body's bytes, after its signature was found right."""
+    if isinstance(data, str):
+        data = data.encode()
+    if data.startswith(_SIGNED_OPEN):
+        body = data[_BODY_AT:-1]
+        mac = data[len(_SIGNED_OPEN) : len(_SIGNED_OPEN) + 64]
+        if key is not None and not hmac.compare_digest(mac, hmac.new(key, body, hashlib.sha256).hexdigest().encode()):
+            raise SignatureMismatch(f"reading {what}: its signature does not fit; both sides need the same signing key")
+        return body
+    if key is not None:
+        raise SignatureMismatch(
+            f"reading {what}: it is not signed, but a signing key is configured here; configure it on both sides"
+        )
+    if not data.startswith(_OPEN):
+        raise DecodeError(f"reading {what}: {data[:60]!r} is not how it begins; was it written by something else?")
+    return data[len(_OPEN) : -1]
+
+
+def _parse(body: bytes, what: str) -> dict[str, Any]:
+    parsed = codec.loads(body)
+    if not isinstance(parsed, dict) or parsed.get("v") != FORMAT:
+        found = parsed.get("v") if isinstance(parsed, dict) else parsed
+        raise DecodeError(
+            f"reading {what}: its format is {found!r:.60}, this version reads {FORMAT}; install the same version of "
+            "durable-monty-core on both sides"
+        )
+    return parsed

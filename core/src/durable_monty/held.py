@@ -1,0 +1,181 @@
+"""Executions that this process has claimed, as far as it knows them.
+
+Everything here can be lost at any moment: it is a copy of what the store has, kept so that a step need not read what
+the step before has written, and live sandboxes are a copy of snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from durable_monty.interpreter import Session, SourceMap
+from durable_monty.models import CallStatus
+from durable_monty.records import CallKind, CallRow, Claimed, Delivery, DueCall, NextAttempt, Settlement, Snapshot, Turn
+
+if TYPE_CHECKING:
+    from durable_monty.records import WorkflowRecord
+
+MAX_KEPT_EXECUTIONS = 1000
+MAX_KEPT_STATE_BYTES = 64 * 1024
+
+
+class Held:
+    """One claimed execution between its turns.
+
+    Attributes:
+        row: The execution as the last turn left it.
+        live: Calls that are open, or ended and not durably delivered, by call id.
+        snapshot: The stored snapshot, if it is small enough to be kept.
+        session: A live sandbox, at `row.version` plus `unsaved`.
+        unsaved: Deliveries into the live sandbox that no turn has made durable yet, in order.
+        cancelled_jobs: Calls that a cancellation ended, to be reported once that is durable.
+    """
+
+    __slots__ = ("cancelled_jobs", "live", "next_batch", "row", "session", "snapshot", "source_map", "unsaved", "workflow")
+
+    def __init__(self, claimed: Claimed) -> None:
+        self.row = claimed.row
+        self.workflow: WorkflowRecord = claimed.workflow
+        self.source_map = SourceMap(claimed.workflow.source, claimed.workflow.lines, claimed.workflow.filename)
+        self.live = claimed.live_calls
+        self.snapshot: Snapshot | None = claimed.snapshot
+        self.session: Session | None = None
+        self.unsaved: dict[int, Delivery] = {}
+        self.next_batch = claimed.row.next_batch
+        self.cancelled_jobs: list[DueCall] = []
+
+    def refresh(self, claimed: Claimed) -> None:
+        """Take over what others have written since: outcomes, a cancellation. The live sandbox stays."""
+        self.row = claimed.row
+        self.live = claimed.live_calls
+        if claimed.snapshot is not None:
+            self.snapshot = claimed.snapshot
+
+    @property
+    def open_calls(self) -> list[CallRow]:
+        """Calls whose outcome is not known."""
+        return [call for call in self.live.values() if not call.status.is_terminal]
+
+    @property
+    def undelivered(self) -> list[CallRow]:
+        """Calls with an outcome that has not entered the sandbox, in the order in which they ended."""
+        return [call for call in self.live.values() if call.status.is_terminal and call.call_id not in self.unsaved]
+
+    @property
+    def has_undelivered(self) -> bool:
+        """Whether an outcome is not durably delivered."""
+        return any(call.status.is_terminal for call in self.live.values())
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancellation was asked for and has not entered the workflow."""
+        return self.row.cancel_deadline_at is not None and not self.row.is_cancel_delivered
+
+    def settle(self, item: Settlement) -> None:
+        """Take an outcome into the copy; a late one is left to the store to refuse."""
+        call = self.live.get(item.call_id)
+        if call is None or call.status.is_terminal or call.attempt != item.attempt:
+            return
+        # Moved to the end: outcomes are delivered in the order in which they came.
+        del self.live[item.call_id]
+        call.status, call.outcome, call.ended_at = item.status, item.outcome, item.ended_at
+        self.live[item.call_id] = call
+
+    def reattempt(self, item: NextAttempt) -> None:
+        """Take over that an attempt failed and the next one is due."""
+        call = self.live.get(item.call_id)
+        if call is not None and call.attempt == item.attempt:
+            # A copy: the one in hand belongs to the attempt that failed.
+            self.live[item.call_id] = replace(
+                call, status=CallStatus.PENDING, attempt=call.attempt + 1, lost=call.lost + item.lost, token=None
+            )
+
+    def apply(self, turn: Turn) -> None:
+        """Become what the turn has made durable."""
+        self.row.version += 1
+        self.row.status = turn.status
+        self.row.wake_at = turn.wake_at
+        self.row.next_batch = self.next_batch = turn.next_batch
+        self.row.is_cancel_delivered = turn.is_cancel_delivered
+        self.row.crashes = 0
+        for delivery in turn.deliveries:
+            self.live.pop(delivery.call_id, None)
+        for call in turn.calls:
+            if call.kind is not CallKind.CLOCK:
+                self.live[call.call_id] = call
+        self.unsaved.clear()
+        if turn.snapshot is not None:
+            self.snapshot = turn.snapshot if len(turn.snapshot.data) <= MAX_KEPT_STATE_BYTES else None
+
+    def take_cancelled_jobs(self) -> list[DueCall]:
+        """The function calls that a cancellation ended; each is returned once."""
+        jobs, self.cancelled_jobs = self.cancelled_jobs, []
+        return [job for job in jobs if job.row.kind is CallKind.FUNCTION]
+
+    def close_session(self) -> None:
+        """Give the live sandbox back; what it was told and no turn recorded will be delivered again."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+        self.unsaved.clear()
+        self.next_batch = self.row.next_batch
+
+
+class HeldExecutions:
+    """The executions that one engine holds.
+
+    Args:
+        max_sessions: Most live sandboxes to keep; each is a process.
+    """
+
+    def __init__(self, max_sessions: int) -> None:
+        self._items: dict[str, Held] = {}
+        self._max_sessions = max_sessions
+        self._with_session: dict[str, Held] = {}
+
+    def __contains__(self, execution_id: object) -> bool:
+        return execution_id in self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._items.values())
+
+    def get(self, execution_id: str) -> Held | None:
+        """The held execution, or None."""
+        return self._items.get(execution_id)
+
+    def put(self, held: Held) -> None:
+        """Hold an execution, in place of an older copy of it."""
+        self.drop(held.row.id)
+        self._items[held.row.id] = held
+
+    def drop(self, execution_id: str) -> None:
+        """Forget an execution; its claim in the store is not touched."""
+        self._with_session.pop(execution_id, None)
+        held = self._items.pop(execution_id, None)
+        if held is not None:
+            held.close_session()
+
+    def take_all(self) -> list[Held]:
+        """Forget every execution and return them."""
+        held = list(self._items.values())
+        self._items.clear()
+        self._with_session.clear()
+        for item in held:
+            item.close_session()
+        return held
+
+    def limit_sessions(self, keep: Held) -> None:
+        """Close live sandboxes beyond the limit: the least recently used, those with nothing unsaved first."""
+        self._with_session.pop(keep.row.id, None)
+        if keep.session is not None:
+            self._with_session[keep.row.id] = keep
+        while len(self._with_session) > self._max_sessions:
+            others = [held for held in self._with_session.values() if held is not keep]
+            victim = next((held for held in others if not held.unsaved), others[0])
+            del self._with_session[victim.row.id]
+            victim.close_session()

@@ -1,0 +1,156 @@
+"""What the core asks of an executor plug-in.
+
+An executor plug-in is a class with methods marked `@hookimpl`, a pydantic model `Settings` beside it, and one class
+attribute `capabilities`. Its distribution names it in the entry-point group `durable_monty.executors`; the core calls
+`Executor(settings)` once per table of the configuration that names the plug-in.
+
+All hooks are synchronous. An implementation takes only the arguments it uses. `poll` is called from a thread of its
+own, because it may block; every other hook is called from the worker's main thread. No hook is called twice at the
+same time for one executor, except that `poll` may run while another hook does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pluggy
+
+from durable_monty.models import Accepted, Call, Finding, Job, Outcome, Refused
+
+PROJECT = "durable_monty"
+ENTRY_POINT_GROUP = "durable_monty.executors"
+REQUIRED_HOOKS = ("submit", "poll", "complete")
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorContext:
+    """What an executor may use of the worker it runs in.
+
+    Attributes:
+        executor_name: The name of this executor in the configuration.
+        deliver: Hands outcomes to the worker at once, from any thread; for executors that hear of outcomes by
+            themselves instead of being polled. Handing one over twice is harmless.
+        logger: Where the executor logs; no argument or result values, they may be secrets.
+        is_signed: Whether envelopes carry an HMAC, so that the remote side needs the key.
+    """
+
+    executor_name: str
+    deliver: Callable[[Sequence[Outcome]], None]
+    logger: logging.Logger
+    is_signed: bool = False
+
+
+class ExecutorSpec:
+    """The hook specifications; every hook addresses exactly one executor."""
+
+    @hookspec(firstresult=True)
+    def submit(self, calls: Sequence[Call]) -> list[Accepted | Refused]:
+        """Start each call and return at once, without waiting for any of them.
+
+        Called: by the dispatcher, in the worker's main thread, with 1 to `max_batch` calls that are durable as
+            `submitting`.
+        Called again: with the same `job_id`, if the worker died, or this hook raised, before the answer was known.
+            Do not run such a call twice if the back end can tell; declare `caller_ids` if it can.
+        Return: one answer per call, in any order. `Accepted` with a token if more than the job id is needed to find
+            the work again. `Refused` with `retry_after_seconds` to be asked again, without it to fail the call.
+        Raise: anything; each call of the batch stays pending and is submitted again with a growing delay, and no
+            other executor is held up.
+        Durable by then: the calls, their arguments, and the snapshot that announced them.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+        """Tell what is new about open jobs.
+
+        Called: again and again while jobs are open, in a thread of its own, with at most `max_batch` of them;
+            successive calls walk through all open jobs.
+        Called again: an outcome that was returned is asked for no more; after a crash, open jobs are asked about by
+            another process.
+        Return: outcomes. Silence about a job means no news. Jobs that were not asked about may be reported too.
+            A job that the back end has never heard of, or has forgotten, is a `Failure` of kind `lost`.
+            May block up to `wait_seconds` on a push channel, and must return soon after `stop` was called.
+        Raise: anything; it counts as no news, and the next poll comes after a growing delay.
+        Durable by then: nothing that is returned here, until `complete`.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def complete(self, jobs: Sequence[Job]) -> None:
+        """Forget these jobs: their outcomes are durable on our side. Acknowledge, delete, free.
+
+        Called: by the dispatcher, in the worker's main thread, after the outcomes of `jobs` were committed (or
+            were found to be late and were ignored).
+        Called again: possibly, also for jobs that are long forgotten and in any order; must be idempotent.
+        Return: nothing.
+        Raise: anything; it is logged and the same jobs are completed again later. The outcome never changes.
+        Durable by then: the outcomes.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def start(self, context: ExecutorContext) -> None:
+        """Get ready: open connections, start threads. Optional.
+
+        Called: once, before any other hook but `check`, in the worker's main thread.
+        Raise: anything; the executor is started again with a growing delay, and its calls stay pending.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def stop(self, grace_seconds: float) -> None:
+        """Let go: stop threads, close connections; leave remote jobs running. Optional.
+
+        Called: once, when the worker ends, after the last other hook. Functions that run in this process may finish
+            within `grace_seconds`.
+        Raise: anything; it is logged.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def check(self) -> list[Finding]:
+        """Say whether calls would work: reachable, credentials, queue, remote version. Optional.
+
+        Called: by `durable-monty executors check`, without `start`, possibly on a machine that runs no worker.
+        Return: findings; an unreachable back end is a finding of level `error`, not an exception.
+        Raise: anything; it becomes a finding of level `error`.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def cancel(self, jobs: Sequence[Job], force: bool) -> dict[str, bool]:
+        """Stop these jobs if that is possible; nobody waits for their outcomes any more. Optional.
+
+        Called: by the dispatcher, after the calls became `cancelled` in the database. `force` asks to stop what is
+            already running, not only what is queued.
+        Called again: possibly, with the same jobs.
+        Return: by job id, whether it is stopped or will never start. False and silence mean that it may go on.
+        Raise: anything; it is logged. The calls stay cancelled.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def find(self, jobs: Sequence[Job]) -> dict[str, Literal["known", "absent", "unknown"]]:
+        """Say what the back end knows about jobs whose submission may not have happened. Optional.
+
+        Called: after a crash between `submitting` and the answer of `submit`.
+        Return: by job id. `known`: it is there, or was: poll it. `absent`: it never arrived: submit it.
+            `unknown`: cannot tell.
+        Raise: anything; it counts as `unknown`.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def stats(self) -> dict[str, int | float]:
+        """Figures for people: jobs accepted, open, failed, what the back end tells. Optional.
+
+        Called: at any time from the worker's main thread; must be quick.
+        Raise: anything; it is logged.
+        """
+        raise NotImplementedError

@@ -1,0 +1,25 @@
+"""The sandbox: the only part of the project that knows `pydantic_monty`."""
+
+from __future__ import annotations
+
+from pydantic_monty import MontyCrashedError as SandboxCrashed
+from pydantic_monty import MontyError as SandboxError
+
+from durable_monty.interpreter.check import check_source
+from durable_monty.interpreter.pool import Interpreter, Limits
+from durable_monty.interpreter.session import Announced, Answer, Progress, Raised, Session
+from durable_monty.interpreter.sourcemap import SourceMap
+
+__all__ = [
+    "Announced",
+    "Answer",
+    "Interpreter",
+    "Limits",
+    "Progress",
+    "Raised",
+    "SandboxCrashed",
+    "SandboxError",
+    "Session",
+    "SourceMap",
+    "check_source",
+]

@@ -1,0 +1,342 @@
+"""One execution in the sandbox: run it from suspension to suspension.
+
+A session stands either at a suspension, where it can be dumped and takes outcomes, or at its end. Everything that
+enters is returned to the caller to be recorded: the order in which outcomes were delivered, and clock answers.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pydantic_monty as monty
+
+from durable_monty import codec
+from durable_monty.errors import EncodeError
+from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer
+from durable_monty.models import Failure
+from durable_monty.records import CallKind
+
+if TYPE_CHECKING:
+    from durable_monty.records import FunctionRef
+
+_CLOCKS = frozenset({"datetime.now", "date.today", "time.time"})
+_TIMERS = frozenset({"asyncio.sleep", "time.sleep"})
+_IMPORTS = frozenset({"import", "import_stubs"})
+_MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a call as the sandbox takes it: a value's text, or a failure."""
+
+    call_id: int
+    value_text: str | None = None
+    failure: Failure | None = None
+
+    def as_result(self) -> Any:
+        """The answer in Monty's form."""
+        if self.failure is not None:
+            return to_answer(self.failure)
+        return {"return_value": codec.loads(self.value_text or "null")}
+
+
+@dataclass(slots=True)
+class Announced:
+    """A call that the workflow made in this turn.
+
+    Attributes:
+        line: Line of the call in the user's file; 0 inside a `durable_monty.flow` helper.
+        seconds: For a timer: how long it sleeps.
+        answer: For a clock: what was answered, as the codec's text.
+    """
+
+    call_id: int
+    kind: CallKind
+    function: str
+    arguments: str
+    line: int
+    blocking: bool = False
+    seconds: float = 0.0
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception that left the workflow.
+
+    Attributes:
+        frames: Monty's frames from the outermost inwards; lines and columns of the fed source, counted from 1.
+        is_limit: Whether a limit of the sandbox ended it, so that the session is of no more use.
+    """
+
+    type: str
+    message: str
+    frames: Sequence[Any] = ()
+    is_limit: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one advance did.
+
+    Attributes:
+        announced: New calls in the order in which they were made.
+        batches: Call ids in the order of delivery, one inner list per resume.
+        is_finished: Whether the workflow has ended: with `output` (text of the codec) or with `raised`.
+    """
+
+    announced: list[Announced] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)
+    is_finished: bool = False
+    output: str | None = None
+    raised: Raised | None = None
+
+
+class Session:
+    """A checked-out sandbox at a suspension of one execution.
+
+    Not thread-safe; closed exactly once, by `close`.
+    """
+
+    def __init__(
+        self,
+        raw: monty.MontySession,
+        stack: ExitStack,
+        functions: Mapping[str, FunctionRef],
+        line_of: Callable[[int], int],
+        now: Callable[[], dt.datetime],
+        on_print: Callable[[str], None],
+    ) -> None:
+        self._raw = raw
+        self._stack = stack
+        self._functions = functions
+        self._line_of = line_of
+        self._now = now
+        self._on_print = on_print
+        self._recorded_clocks: Mapping[int, str] = {}
+        self._position: Any = None
+
+    def start(
+        self, source: str, inputs: Mapping[str, Any], recorded_clocks: Mapping[int, str] | None = None
+    ) -> Progress:
+        """Run the workflow from its first line to its first suspension.
+
+        Args:
+            recorded_clocks: In a replay, the clock answers by call id; others are read from the clock.
+        """
+        self._recorded_clocks = recorded_clocks or {}
+        progress = Progress()
+        self._run(
+            progress,
+            lambda: self._raw.feed_start(source, inputs=dict(inputs), print_callback=self._print),
+        )
+        return progress
+
+    def load(self, state: bytes) -> None:
+        """Stand where `state` was dumped.
+
+        Raises:
+            pydantic_monty.MontyError: The state cannot be read by this Monty.
+        """
+        self._position = self._raw.load_snapshot(state, print_callback=self._print)
+
+    def dump(self) -> bytes:
+        """The state at this suspension; the session stays usable."""
+        state: bytes = self._position.dump()
+        return state
+
+    @property
+    def pending_call_ids(self) -> list[int]:
+        """The calls that would be taken now: the one blocking call, or every open one, in ascending order."""
+        if isinstance(self._position, monty.FunctionSnapshot):
+            return [self._position.call_id]
+        if isinstance(self._position, monty.FutureSnapshot):
+            return sorted(self._position.pending_call_ids)
+        return []
+
+    @property
+    def line(self) -> int:
+        """The line in the user's file at which the main task waits; 0 if it has ended or waits in a helper."""
+        return self._line_of(self._position.position.start) if self._position is not None else 0
+
+    def advance(self, answers: Sequence[Answer]) -> Progress:
+        """Deliver answers in their order and run to the next suspension at which none of them can be taken.
+
+        Answers to calls that the sandbox does not wait for now stay undelivered.
+        """
+        progress = Progress()
+        waiting = {answer.call_id: answer for answer in answers}
+        while waiting and not progress.is_finished:
+            wanted = set(self.pending_call_ids)
+            batch = [answer for answer in waiting.values() if answer.call_id in wanted]
+            if not batch:
+                break
+            for answer in batch:
+                del waiting[answer.call_id]
+            self.deliver(batch, progress)
+        return progress
+
+    def deliver(self, batch: Sequence[Answer], progress: Progress) -> None:
+        """Deliver these answers in one resume; each must be one of `pending_call_ids`."""
+        position = self._position
+        results = {answer.call_id: answer.as_result() for answer in batch}
+        progress.batches.append(list(results))
+        if isinstance(position, monty.FunctionSnapshot):
+            self._run(progress, lambda: position.resume(results[position.call_id]))
+        else:
+            self._run(progress, lambda: position.resume(results))
+
+    def set_recorded_clocks(self, recorded: Mapping[int, str]) -> None:
+        """From now on answer these clock calls from the log instead of the clock."""
+        self._recorded_clocks = recorded
+
+    def close(self) -> None:
+        """Give the sandbox back to the pool."""
+        self._position = None
+        self._stack.close()
+
+    def _print(self, _stream: str, text: str) -> None:
+        self._on_print(text)
+
+    def _run(self, progress: Progress, first: Callable[[], Any]) -> None:
+        """Answer suspensions until the workflow waits for an outcome or ends."""
+        try:
+            position = first()
+            while True:
+                if isinstance(position, monty.FunctionSnapshot):
+                    following = self._on_call(position, progress)
+                    if following is None:
+                        break
+                    position = following
+                elif isinstance(position, monty.NameLookupSnapshot):
+                    position = self._on_name(position)
+                else:
+                    break
+        except monty.MontyRuntimeError as error:
+            self._position = None
+            progress.is_finished = True
+            progress.raised = _raised(error)
+            return
+        self._position = position
+        if isinstance(position, monty.MontyComplete):
+            self._finish(position.output, progress)
+
+    def _finish(self, output: Any, progress: Progress) -> None:
+        progress.is_finished = True
+        try:
+            progress.output = codec.dumps(from_sandbox(output), path="result")
+        except UnawaitedCall as unawaited:
+            progress.raised = Raised("RuntimeError", self._forgot(unawaited, progress, "the result"))
+        except EncodeError as error:
+            progress.raised = Raised("TypeError", str(error))
+
+    def _forgot(self, unawaited: UnawaitedCall, progress: Progress, where: str) -> str:
+        made = next((call for call in progress.announced if call.call_id == unawaited.call_id), None)
+        name = f"{made.function.rpartition('.')[2]}()" if made else f"call {unawaited.call_id}"
+        at = f"line {made.line}" if made else "an earlier line"
+        return f"{where} holds {name} of {at} itself instead of its value; write `await` in front of it"
+
+    def _on_name(self, position: monty.NameLookupSnapshot) -> Any:
+        name = position.variable_name
+        if position.object_id is not None or name not in self._functions:
+            return position.resume()
+        return position.resume(value=_stand_in(name))
+
+    def _on_call(self, position: monty.FunctionSnapshot, progress: Progress) -> Any:
+        """Answer a call; None if the whole workflow has to wait for its outcome."""
+        name = str(position.function_name)
+        if position.is_os_function:
+            return self._on_system_call(position, name, progress)
+        reference = self._functions.get(name) if position.object_id is None else None
+        if reference is None:
+            return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
+        try:
+            arguments = self._arguments(position, name, progress)
+        except UnawaitedCall as unawaited:
+            message = self._forgot(unawaited, progress, f"an argument of {name}()")
+            return position.resume({"exc_type": "RuntimeError", "message": message})
+        except EncodeError as error:
+            return position.resume({"exc_type": "TypeError", "message": str(error)})
+        progress.announced.append(
+            Announced(
+                position.call_id,
+                CallKind.FUNCTION,
+                reference.path,
+                arguments,
+                self._line_of(position.position.start),
+                blocking=reference.blocking,
+            )
+        )
+        return None if reference.blocking else position.resume({"future": ...})
+
+    def _arguments(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> str:
+        args = codec.dumps([from_sandbox(item) for item in position.args], path=f"the arguments of {name}()")
+        kwargs = codec.dumps(from_sandbox(position.kwargs), path=f"the keyword arguments of {name}()")
+        return f"[{args},{kwargs}]"
+
+    def _on_system_call(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> Any:
+        if name in _TIMERS:
+            blocking = name == "time.sleep"
+            seconds = min(max(float(position.args[0]), 0.0), _MAX_SLEEP_SECONDS)
+            arguments = codec.dumps([[seconds], {}])
+            progress.announced.append(
+                Announced(
+                    position.call_id,
+                    CallKind.TIMER,
+                    name,
+                    arguments,
+                    self._line_of(position.position.start),
+                    blocking=blocking,
+                    seconds=seconds,
+                )
+            )
+            return None if blocking else position.resume({"future": ...})
+        if name in _CLOCKS:
+            answer = self._recorded_clocks.get(position.call_id)
+            if answer is None:
+                answer = codec.dumps(self._read_clock(name, position.args))
+            arguments = codec.dumps([list(position.args), {}])
+            progress.announced.append(
+                Announced(
+                    position.call_id,
+                    CallKind.CLOCK,
+                    name,
+                    arguments,
+                    self._line_of(position.position.start),
+                    answer=answer,
+                )
+            )
+            return position.resume({"return_value": codec.loads(answer)})
+        if name in _IMPORTS:
+            return position.resume_auto()
+        return position.resume_not_handled()
+
+    def _read_clock(self, name: str, args: Sequence[Any]) -> Any:
+        now = self._now()
+        if name == "date.today":
+            return now.date()
+        if name == "time.time":
+            # Also for time.monotonic: only the wall clock means the same on another machine tomorrow.
+            return now.timestamp()
+        zone = args[0] if args else None
+        return now.astimezone(zone) if zone is not None else now.replace(tzinfo=None)
+
+
+def _stand_in(name: str) -> Callable[[], None]:
+    """A function value for the sandbox; calls of it arrive under its `__name__`."""
+
+    def host_function() -> None: ...
+
+    host_function.__name__ = name
+    return host_function
+
+
+def _raised(error: monty.MontyRuntimeError) -> Raised:
+    kind, _, message = error.display("type-msg").partition(": ")
+    text = error.display("msg")
+    is_limit = "limit exceeded" in text or "memory limit" in text
+    return Raised(kind.strip(), text if text else message, tuple(error.traceback()), is_limit)

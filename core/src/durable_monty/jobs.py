@@ -1,0 +1,81 @@
+"""The jobs that this worker has handed to executors and has no outcome of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from durable_monty.models import Job, job_id_of
+from durable_monty.records import DueCall
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """One job: where it is, and the call that it is an attempt of."""
+
+    executor: str
+    due: DueCall
+    token: str | None = None
+
+    @property
+    def job(self) -> Job:
+        """As the executor's hooks take it."""
+        return Job(job_id(self.due), self.token)
+
+
+def job_id(due: DueCall) -> str:
+    """The job id of the current attempt of a call."""
+    return job_id_of(due.execution_id, due.row.call_id, due.row.attempt)
+
+
+class OpenJobs:
+    """By executor and job id. Safe to use from several threads: polling reads what dispatching writes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, OpenJob] = {}
+        self._by_executor: dict[str, dict[str, OpenJob]] = {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, executor: str, calls: Iterable[DueCall]) -> None:
+        """Remember calls that are about to be submitted, or are known to be running."""
+        with self._lock:
+            there = self._by_executor.setdefault(executor, {})
+            for due in calls:
+                key = job_id(due)
+                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token)
+
+    def set_token(self, key: str, token: str | None) -> None:
+        """Remember what the executor answered."""
+        with self._lock:
+            if key in self._jobs:
+                self._jobs[key].token = token
+
+    def get(self, key: str) -> OpenJob | None:
+        """The job, or None if it is not one of this worker's."""
+        return self._jobs.get(key)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget jobs; unknown ones are ignored."""
+        with self._lock:
+            for key in keys:
+                job = self._jobs.pop(key, None)
+                if job is not None:
+                    self._by_executor[job.executor].pop(key, None)
+
+    def count(self, executor: str) -> int:
+        """How many jobs are open there."""
+        return len(self._by_executor.get(executor, ()))
+
+    def of(self, executor: str) -> list[Job]:
+        """The jobs that are open there, the oldest first."""
+        with self._lock:
+            return [item.job for item in self._by_executor.get(executor, {}).values()]
+
+    def all(self) -> list[OpenJob]:
+        """Every open job."""
+        with self._lock:
+            return list(self._jobs.values())

@@ -1,0 +1,265 @@
+"""A workflow made ready to be started: its source as the sandbox runs it, its host functions, what it takes."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import inspect
+import json
+import symtable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from durable_monty import _prelude
+from durable_monty.errors import InputError, Problem, WorkflowCheckError, WorkflowError
+from durable_monty.extraction import FLOW, extract
+from durable_monty.functions import Function, get_function, register
+from durable_monty.lint import lint
+from durable_monty.policies import CallPolicy
+from durable_monty.records import FunctionRef, WorkflowRecord
+from durable_monty.sandbox import SANDBOX_BUILTINS
+from durable_monty.stubs import make_stubs
+from durable_monty.workflows import Workflow
+
+_INPUTS = "_inputs"
+_PLAIN_FILENAME = "<workflow>"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A workflow and what is needed to check it.
+
+    Attributes:
+        record: What is stored.
+        check_source: The user's code alone; `check_lines` are its lines in the user's file.
+        stubs: The signatures of everything it may use without defining it.
+        findings: What is wrong with it as far as its text tells; the type check comes on top.
+    """
+
+    record: WorkflowRecord
+    check_source: str
+    check_lines: tuple[int, ...]
+    stubs: str
+    findings: list[Problem] = field(default_factory=list)
+
+
+def prepare(
+    workflow: str | Workflow[..., Any],
+    functions: Iterable[Callable[..., Any] | str] | None,
+    inputs: Mapping[str, Any],
+    filename: str = _PLAIN_FILENAME,
+) -> Program:
+    """Make a workflow ready to be started with these inputs; registers its host functions in this process.
+
+    Args:
+        workflow: A `@workflow` function, or source text with top-level `await`.
+        functions: Host functions: callables or dotted paths. None: those that the `@workflow` function names.
+        filename: What tracebacks call source text.
+
+    Raises:
+        WorkflowError: Its source cannot be taken or parsed, or two host functions have one name.
+        InputError: Inputs are missing, or are not inputs of this workflow.
+        FunctionNotFound: A dotted path names no function.
+    """
+    given = _by_name(functions or ())
+    if isinstance(workflow, Workflow):
+        return _from_function(workflow, given, inputs)
+    if not isinstance(workflow, str):
+        raise WorkflowError(
+            f"starting {workflow!r}: it is neither source text nor a @workflow function; decorate it with @workflow"
+        )
+    return _from_text(workflow, given, inputs, filename)
+
+
+def _by_name(functions: Iterable[Callable[..., Any] | str]) -> dict[str, Function[Any]]:
+    named: dict[str, Function[Any]] = {}
+    for item in functions:
+        function = register(get_function(item)) if isinstance(item, str) else register(item)
+        other = named.setdefault(function.__name__, function)
+        if other.path != function.path:
+            raise WorkflowError(
+                f"starting a workflow with host functions {other.path!r} and {function.path!r}: both are called "
+                f"{function.__name__!r} in the workflow; rename one of them"
+            )
+    return named
+
+
+def _from_function(
+    workflow: Workflow[..., Any], given: Mapping[str, Function[Any]], inputs: Mapping[str, Any]
+) -> Program:
+    signature = inspect.signature(workflow.__wrapped__)
+    _check_arguments(workflow.name, signature, inputs)
+    taken = extract(workflow, given)
+    prelude = _prelude.prelude(taken.flow)
+    text = "\n".join(line for line, _ in taken.lines)
+    numbers = tuple(number for _, number in taken.lines)
+    source = f"{prelude}{text}\nawait {workflow.name}(**{_INPUTS})"
+    record = _record(
+        workflow.name,
+        taken.filename,
+        source,
+        (*_zeros(prelude), *numbers, 0),
+        taken.user_source,
+        taken.first_line,
+        taken.functions,
+        entry=_INPUTS,
+    )
+    stubs = make_stubs(taken.functions, taken.flow, ())
+    return _finished(record, text, numbers, stubs, lint(text, numbers, set(taken.functions) | set(taken.flow)))
+
+
+def _check_arguments(name: str, signature: inspect.Signature, inputs: Mapping[str, Any]) -> None:
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise WorkflowError(
+                f"starting workflow {name!r}: its parameter {parameter.name!r} cannot be given by name, as inputs are; "
+                "declare it without `/` or `*`"
+            )
+    try:
+        signature.bind(**inputs)
+    except TypeError as error:
+        raise InputError(
+            f"starting workflow {name!r} with inputs {sorted(inputs)}: {error}; it takes {name}{signature}"
+        ) from error
+
+
+def _from_text(
+    text: str, given: Mapping[str, Function[Any]], inputs: Mapping[str, Any], filename: str
+) -> Program:
+    name = PurePath(filename).stem if filename != _PLAIN_FILENAME else "workflow"
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise WorkflowCheckError(name, [_syntax_problem(text, error)]) from error
+    plain, flow = _without_flow_imports(text, tree)
+    numbers = tuple(range(1, plain.count("\n") + 2))
+    missing = _check_names(name, text, plain, {*given, *flow}, inputs)
+    prelude = _prelude.prelude(flow)
+    lines = (*_zeros(prelude), *numbers)
+    record = _record(name, filename, prelude + plain, lines, text, 1, given)
+    findings = [*missing, *lint(plain, numbers, {*given, *flow, *inputs})]
+    return _finished(record, plain, numbers, make_stubs(given, flow, inputs), findings)
+
+
+def _syntax_problem(text: str, error: SyntaxError | ValueError) -> Problem:
+    line = getattr(error, "lineno", None) or 1
+    lines = text.split("\n")
+    shown = lines[line - 1] if line <= len(lines) else ""
+    return Problem(line, getattr(error, "offset", None) or 1, f"syntax error: {getattr(error, 'msg', error)}", shown)
+
+
+def _without_flow_imports(text: str, tree: ast.Module) -> tuple[str, dict[str, str]]:
+    """The text without imports that the sandbox is not to see, every line in its place, and the helpers imported."""
+    lines = text.split("\n")
+    flow: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or node.module not in (FLOW, "__future__"):
+            continue
+        for alias in node.names if node.module == FLOW else ():
+            if alias.name not in _prelude.HELPERS:
+                message = f"{FLOW} has no {alias.name!r}; it has {', '.join(sorted(_prelude.HELPERS))}"
+                problem = Problem(node.lineno, node.col_offset + 1, message, lines[node.lineno - 1])
+                raise WorkflowCheckError("workflow", [problem])
+            flow[alias.asname or alias.name] = alias.name
+        last = node.end_lineno or node.lineno
+        before = lines[node.lineno - 1].encode()[: node.col_offset].decode()
+        after = lines[last - 1].encode()[node.end_col_offset :].decode()
+        lines[node.lineno - 1 : last] = [f"{before}pass{after}", *[""] * (last - node.lineno)]
+    return "\n".join(lines), flow
+
+
+def _check_names(
+    name: str, text: str, plain: str, known: set[str], inputs: Mapping[str, Any]
+) -> list[Problem]:
+    """Check the inputs against the names that the source uses; returns calls of functions that nobody defines."""
+    used, defined = _names(plain)
+    undefined = used - defined - known - set(inputs) - SANDBOX_BUILTINS
+    calls = _undefined_calls(text, undefined, known)
+    missing = sorted(undefined - set(calls))
+    if missing:
+        raise InputError(
+            f"starting workflow {name!r}: nobody defines {', '.join(map(repr, missing))}, first used at line "
+            f"{_first_use(plain, missing[0])}; pass it in inputs="
+        )
+    extra = sorted(set(inputs) - used)
+    if extra:
+        near = difflib.get_close_matches(extra[0], used, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+        raise InputError(
+            f"starting workflow {name!r} with inputs {sorted(inputs)}: the source never uses {extra[0]!r}{hint}"
+        )
+    return list(calls.values())
+
+
+def _names(text: str) -> tuple[set[str], set[str]]:
+    """The global names that the source uses, and those that it defines."""
+    module = symtable.symtable(text, _PLAIN_FILENAME, "exec")
+    used: set[str] = set()
+    defined = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    tables = [module]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_global() and (symbol.is_referenced() or table is module):
+                used.add(symbol.get_name())
+            if symbol.is_declared_global() and symbol.is_assigned():
+                defined.add(symbol.get_name())
+    return used, defined
+
+
+def _undefined_calls(text: str, undefined: set[str], known: Iterable[str]) -> dict[str, Problem]:
+    lines = text.split("\n")
+    found: dict[str, Problem] = {}
+    for node in ast.walk(ast.parse(text)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in undefined):
+            continue
+        function = node.func.id
+        near = difflib.get_close_matches(function, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "name it in external_functions (or --function)"
+        message = f"no host function {function!r} is known; {hint}"
+        found.setdefault(function, Problem(node.lineno, node.col_offset + 1, message, lines[node.lineno - 1]))
+    return found
+
+
+def _first_use(text: str, name: str) -> int:
+    nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and node.id == name)
+    return min((node.lineno for node in nodes), default=1)
+
+
+def _zeros(prelude: str) -> tuple[int, ...]:
+    return (0,) * prelude.count("\n")
+
+
+def _record(
+    name: str,
+    filename: str,
+    source: str,
+    lines: tuple[int, ...],
+    user_source: str,
+    first_line: int,
+    functions: Mapping[str, Function[Any]],
+    entry: str = "",
+) -> WorkflowRecord:
+    references = {
+        used: FunctionRef(used, item.path, item.options.blocking, item.options.to_policy())
+        for used, item in functions.items()
+    }
+    return WorkflowRecord("", name, filename, source, lines, user_source, first_line, references, entry)
+
+
+def _finished(
+    record: WorkflowRecord, text: str, numbers: Sequence[int], stubs: str, findings: list[Problem]
+) -> Program:
+    """The program, with the digest that stands for all of it."""
+    functions = [
+        [ref.name, ref.path, ref.blocking, ref.policy.to_dict()]
+        for ref in sorted(record.functions.values(), key=lambda ref: ref.name)
+    ]
+    # Not the file's name: the same workflow may lie elsewhere on another machine.
+    parts = [record.name, record.source, record.lines, record.entry, functions, stubs]
+    digest = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    return Program(record.with_digest(digest), text, tuple(numbers), stubs, findings)

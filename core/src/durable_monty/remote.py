@@ -1,0 +1,220 @@
+"""The remote side: all that a machine runs to execute a call, whatever the executor.
+
+`run` takes an envelope and gives a reply, bytes both ways. It needs nothing but this distribution's standard-library
+part: no database, no sandbox, no third-party package.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from durable_monty import codec, convert, functions
+from durable_monty.envelope import (
+    Envelope,
+    decode_envelope,
+    decode_reply,
+    encode_envelope,
+    encode_failure,
+    encode_value,
+)
+from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch
+from durable_monty.models import Failure, parse_job_id
+
+log = logging.getLogger(__name__)
+
+KEY_VARIABLE = "DURABLE_MONTY_SIGNING_KEY"
+
+_configured_key: bytes | None = None
+
+
+def configure(*, signing_key: bytes | None = None, allow: Iterable[str] = ()) -> None:
+    """Set up this process to run calls; what is not given is read from the environment.
+
+    Args:
+        signing_key: Refuse envelopes that are not signed with it, and sign replies. Environment:
+            `DURABLE_MONTY_SIGNING_KEY`.
+        allow: Patterns of dotted paths of functions that may run. Environment: `DURABLE_MONTY_FUNCTIONS`.
+    """
+    global _configured_key
+    _configured_key = signing_key
+    functions.set_allowed(allow)
+
+
+def signing_key() -> bytes | None:
+    """The key of this process, or None."""
+    if _configured_key is not None:
+        return _configured_key
+    named = os.environ.get(KEY_VARIABLE)
+    return named.encode() if named else None
+
+
+def run(envelope: bytes | str) -> bytes:
+    """Execute the call in `envelope` and return its reply.
+
+    Never raises for anything that the function does: what it raises, `SystemExit` included, is a reply with a
+    `Failure`. Only `KeyboardInterrupt` passes. An `async def` function is run to its end on an event loop of its own.
+    """
+    key = signing_key()
+    opened = _open(envelope, key)
+    if isinstance(opened, bytes):
+        return opened
+    call, function = opened
+    token = functions.current.set(_current(call))
+    try:
+        args, kwargs = convert.bind(function.__wrapped__, call.args, call.kwargs)
+        value = function.__wrapped__(*args, **kwargs)
+        if function.is_async:
+            value = functions.run_to_end(value)
+        return _reply(call, value, key)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return encode_failure(call.job_id, user_failure(error), key)
+    finally:
+        functions.current.reset(token)
+
+
+async def run_async(envelope: bytes | str) -> bytes:
+    """As `run`, for an executor that has an event loop; the function must be an `async def` one.
+
+    Cancelling it cancels the function.
+    """
+    key = signing_key()
+    opened = _open(envelope, key)
+    if isinstance(opened, bytes):
+        return opened
+    call, function = opened
+    token = functions.current.set(_current(call))
+    import asyncio
+
+    try:
+        args, kwargs = convert.bind(function.__wrapped__, call.args, call.kwargs)
+        return _reply(call, await function.__wrapped__(*args, **kwargs), key)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        return encode_failure(call.job_id, user_failure(error), key)
+    finally:
+        functions.current.reset(token)
+
+
+def is_async(function_name: str) -> bool:
+    """Whether `function_name` is an `async def` function that may run here; False if it cannot be had."""
+    try:
+        return functions.resolve(function_name).is_async
+    except FunctionError:
+        return False
+
+
+def make_envelope(
+    function: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    job_id: str,
+    attempt: int | None = None,
+) -> bytes:
+    """An envelope for `run`, as the core makes them; for tests and for tools around an executor.
+
+    Args:
+        function: Dotted path.
+        job_id: `<execution_id>-<call_id>-<attempt>`; with `attempt` given, `<execution_id>-<call_id>` is enough.
+
+    Raises:
+        EncodeError: An argument cannot be carried.
+        ValueError: The job id is not one.
+    """
+    if attempt is not None and not job_id.endswith(f"-{attempt}"):
+        job_id = f"{job_id}-{attempt}"
+    parse_job_id(job_id)
+    args_text = codec.dumps(convert.plain(list(args)), path="args")
+    kwargs_text = codec.dumps(convert.plain(dict(kwargs or {})), path="kwargs")
+    return encode_envelope(job_id, functions.normalized(function), f"[{args_text},{kwargs_text}]", signing_key())
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReply:
+    """A reply, decoded: a value, or a failure."""
+
+    job_id: str
+    value: Any = None
+    failure: Failure | None = None
+
+
+def read_reply(reply: bytes | str) -> ReadReply:
+    """What `run` returned, decoded.
+
+    Raises:
+        SignatureMismatch: A signing key is configured here and the reply is not signed with it.
+        DecodeError: It is not a reply.
+    """
+    read = decode_reply(reply, signing_key())
+    value = None if read.value_text is None else codec.loads(read.value_text)
+    return ReadReply(read.job_id, value, read.failure)
+
+
+def user_failure(error: BaseException) -> Failure:
+    """The failure that stands for what a function raised, its traceback without our own frames."""
+    import traceback
+
+    kind = type(error)
+    shown = "".join(traceback.format_exception(kind, error, _user_part(error.__traceback__)))
+    bases = tuple(base.__name__ for base in kind.__mro__[1:] if base is not object)
+    return Failure("user", kind.__name__, _message(error), shown, bases)
+
+
+def _open(envelope: bytes | str, key: bytes | None) -> tuple[Envelope, functions.Function[Any]] | bytes:
+    """The call and its function, or the reply that says why there is none."""
+    try:
+        call = decode_envelope(envelope, key)
+    except SignatureMismatch as error:
+        log.warning("envelope refused: its signature is missing or wrong")
+        return encode_failure(_claimed_job_id(envelope), Failure("refused", "SignatureMismatch", str(error)), key)
+    except DecodeError as error:
+        return encode_failure(_claimed_job_id(envelope), Failure("undecodable", "DecodeError", str(error)), key)
+    try:
+        return call, functions.resolve(call.function)
+    except FunctionError as error:
+        return encode_failure(call.job_id, Failure("refused", type(error).__name__, str(error)), key)
+
+
+def _reply(call: Envelope, value: Any, key: bytes | None) -> bytes:
+    try:
+        return encode_value(call.job_id, codec.dumps(convert.plain(value), path="result"), key)
+    except EncodeError as error:
+        return encode_failure(call.job_id, Failure("undecodable", "TypeError", str(error)), key)
+
+
+def _current(call: Envelope) -> functions.CurrentCall:
+    execution_id, call_id, attempt = parse_job_id(call.job_id)
+    return functions.CurrentCall(execution_id, call_id, attempt, call.job_id)
+
+
+def _claimed_job_id(envelope: bytes | str) -> str:
+    """The job id that an envelope which is not trusted claims to be for; only good for addressing a refusal."""
+    try:
+        return decode_envelope(envelope, None).job_id
+    except DecodeError:
+        return ""
+
+
+def _message(error: BaseException) -> str:
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        return error.args[0]
+    try:
+        return str(error)
+    except Exception as problem:
+        return f"(its text cannot be had: {type(problem).__name__})"
+
+
+def _user_part(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is not ours; all of it if every frame is."""
+    part = trace
+    while part is not None and part.tb_frame.f_globals.get("__name__") in (__name__, convert.__name__):
+        part = part.tb_next
+    return part or trace

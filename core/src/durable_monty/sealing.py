@@ -1,0 +1,58 @@
+"""Snapshots as they are stored: compressed, and sealed so that a damaged, swapped or forged one is never loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+import zlib
+
+from durable_monty.records import Snapshot
+
+_RAW = b"\x00"
+_ZLIB = b"\x01"
+# Below this size the time to compress costs more than the bytes.
+_COMPRESS_FROM_BYTES = 4096
+_MONTY_MAGIC = b"MONTY\x00"
+
+
+class SnapshotRefused(Exception):
+    """A stored snapshot that must not be loaded; the execution is rebuilt from its log instead."""
+
+
+def seal(execution_id: str, version: int, state: bytes, monty_version: str, key: bytes | None) -> Snapshot:
+    """The stored form of a state.
+
+    Args:
+        key: The signing key, or None for a plain digest, which finds damage but no forgery.
+    """
+    data = _ZLIB + zlib.compress(state, 1) if len(state) >= _COMPRESS_FROM_BYTES else _RAW + state
+    return Snapshot(version, monty_version, dump_format(state), _digest(execution_id, version, data, key), data)
+
+
+def unseal(execution_id: str, version: int, snapshot: Snapshot, key: bytes | None) -> bytes:
+    """The state that was sealed.
+
+    Raises:
+        SnapshotRefused: It is damaged, of another execution or turn, or not signed with `key`.
+    """
+    if snapshot.version != version:
+        raise SnapshotRefused(f"the snapshot is of turn {snapshot.version}, the execution is at turn {version}")
+    if not hmac.compare_digest(snapshot.digest, _digest(execution_id, version, snapshot.data, key)):
+        raise SnapshotRefused("its digest does not fit" if key is None else "its signature does not fit")
+    if snapshot.data[:1] == _ZLIB:
+        return zlib.decompress(snapshot.data[1:])
+    return snapshot.data[1:]
+
+
+def dump_format(state: bytes) -> int:
+    """Monty's dump format number, from the header of a dump; 0 if it has none."""
+    if state[:6] != _MONTY_MAGIC or len(state) < 8:
+        return 0
+    number: int = struct.unpack("<H", state[6:8])[0]
+    return number
+
+
+def _digest(execution_id: str, version: int, data: bytes, key: bytes | None) -> bytes:
+    sealed = f"{execution_id}\n{version}\n".encode() + data
+    return hmac.digest(key, sealed, "sha256") if key else hashlib.sha256(sealed).digest()

@@ -1,0 +1,87 @@
+"""Noticing that another process has written to the database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from durable_monty.store.commit_postgresql import CHANNEL
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 2.0
+
+
+class SqliteChanges:
+    """Asks SQLite for the number that changes when another connection commits."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._raw: Any = None
+        self._version: int | None = None
+
+    def changed(self) -> bool:
+        """Whether anybody else has committed since the last question."""
+        if self._raw is None:
+            self._raw = self._engine.raw_connection()
+        version = self._raw.driver_connection.execute("PRAGMA data_version").fetchone()[0]
+        is_changed = self._version is not None and version != self._version
+        self._version = version
+        return is_changed
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+
+
+class PostgresqlChanges:
+    """Listens on the channel on which every writer of runnable work notifies; a thread of its own.
+
+    Args:
+        notified: Called for each notification, in that thread.
+    """
+
+    def __init__(self, engine: Engine, notified: Callable[[], None]) -> None:
+        self._engine = engine
+        self._notified = notified
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="durable-monty-listen", daemon=True)
+        self._thread.start()
+
+    def changed(self) -> bool:
+        """Never: the notification has rung already."""
+        return False
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stopping.set()
+        self._thread.join(2.0)
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._engine.connect() as connection:
+                    raw: Any = connection.connection.driver_connection
+                    raw.rollback()
+                    raw.autocommit = True
+                    raw.execute(f"LISTEN {CHANNEL}")
+                    # What was notified while nobody listened is found by looking.
+                    self._notified()
+                    while not self._stopping.is_set():
+                        for _ in raw.notifies(timeout=0.5, stop_after=1):
+                            self._notified()
+                    connection.invalidate()
+            except (DBAPIError, OSError) as error:
+                log.warning("listening for changes failed: %s", str(error).splitlines()[0])
+                self._stopping.wait(_RECONNECT_SECONDS)
+            except Exception as error:
+                # psycopg's own errors are not wrapped outside a statement of SQLAlchemy.
+                log.warning("listening for changes failed: %s", error)
+                self._stopping.wait(_RECONNECT_SECONDS)

@@ -1,0 +1,208 @@
+"""The transaction at the heart of it, on PostgreSQL: one statement, whatever there is to record.
+
+Everything goes over as arrays, so that a commit is one round trip and one transaction for one step or for a thousand.
+Parts of one statement see the database as it was before it, and none may touch a row that another part touches:
+a call that ends and is delivered at once is therefore one row of `news`, and an execution is either moved by its
+turn or, if that was stale, woken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from durable_monty.models import job_id_of
+from durable_monty.records import CommitResult, Settlement, Turn
+from durable_monty.store.rows import (
+    CALL_COLUMNS,
+    call_values,
+    settlement_values,
+    snapshot_values,
+    turn_values,
+)
+
+_CALL_TYPES = {
+    "call_id": "int",
+    "line": "int",
+    "blocking": "int",
+    "priority": "int",
+    "timeout_seconds": "float8",
+    "attempt": "int",
+    "lost": "int",
+    "due_at": "float8",
+    "created_at": "float8",
+    "ended_at": "float8",
+    "batch": "int",
+    "position": "int",
+}
+
+
+def _arrays(prefix: str, columns: dict[str, str]) -> str:
+    """The arguments of `unnest`: one typed array parameter per column."""
+    return ", ".join(f"%({prefix}_{name})s::{kind}[]" for name, kind in columns.items())
+
+
+_TURN_COLUMNS = {
+    "id": "text",
+    "version": "int",
+    "keep": "text",
+    "status": "text",
+    "next_batch": "int",
+    "wake_at": "float8",
+    "at": "float8",
+    "ended_at": "float8",
+    "output": "text",
+    "error": "text",
+    "note": "text",
+    "is_cancel_delivered": "int",
+}
+_NEWS_COLUMNS = {
+    "execution_id": "text",
+    "call_id": "int",
+    "attempt": "int",
+    "status": "text",
+    "outcome": "text",
+    "ended_at": "float8",
+    "batch": "int",
+    "position": "int",
+}
+_CALL_COLUMN_TYPES = {name: _CALL_TYPES.get(name, "text") for name in CALL_COLUMNS}
+_SNAPSHOT_COLUMNS = {
+    "execution_id": "text",
+    "version": "int",
+    "monty_version": "text",
+    "format": "int",
+    "digest": "bytea",
+    "snapshot": "bytea",
+}
+
+# `news` without a status are deliveries of outcomes that were recorded earlier; a delivery counts only with its turn.
+_COMMIT = f"""
+WITH turn AS (
+    SELECT * FROM unnest({_arrays("turn", _TURN_COLUMNS)}) AS t({", ".join(_TURN_COLUMNS)})
+), moved AS (
+    UPDATE executions e SET version = e.version + 1, worker = t.keep, status = t.status, next_batch = t.next_batch,
+        wake_at = t.wake_at, started_at = coalesce(e.started_at, t.at), ended_at = t.ended_at, output = t.output,
+        error = t.error, note = coalesce(t.note, e.note), crashes = 0,
+        is_cancel_delivered = t.is_cancel_delivered
+    FROM turn t WHERE e.id = t.id AND e.version = t.version AND e.worker = %(worker)s
+    RETURNING e.id, e.status
+), news AS (
+    SELECT n.*, m.id IS NOT NULL AS is_moved
+    FROM unnest({_arrays("news", _NEWS_COLUMNS)}) AS n({", ".join(_NEWS_COLUMNS)})
+    LEFT JOIN moved m ON m.id = n.execution_id
+), settled AS (
+    UPDATE calls c SET status = coalesce(n.status, c.status), outcome = coalesce(n.outcome, c.outcome),
+        ended_at = coalesce(n.ended_at, c.ended_at), worker = NULL, due_at = NULL,
+        batch = CASE WHEN n.is_moved THEN n.batch ELSE c.batch END,
+        position = CASE WHEN n.is_moved THEN n.position ELSE c.position END
+    FROM news n
+    WHERE c.execution_id = n.execution_id AND c.call_id = n.call_id AND (
+        (n.status IS NULL AND n.is_moved)
+        OR (n.attempt = c.attempt AND c.status IN ('pending', 'submitting', 'submitted')))
+    RETURNING c.execution_id, c.call_id
+), cancelled AS (
+    UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, batch = -1
+    FROM unnest(%(cancel_execution_id)s::text[], %(cancel_call_id)s::int[], %(cancel_at)s::float8[])
+        AS x(execution_id, call_id, at)
+    JOIN moved m ON m.id = x.execution_id
+    WHERE c.execution_id = x.execution_id AND c.call_id = x.call_id
+        AND c.status IN ('pending', 'submitting', 'submitted')
+), announced AS (
+    INSERT INTO calls ({", ".join(CALL_COLUMNS)})
+    SELECT {", ".join(f"x.{name}" for name in CALL_COLUMNS)}
+    FROM unnest({_arrays("call", _CALL_COLUMN_TYPES)}) AS x({", ".join(CALL_COLUMNS)})
+    JOIN moved m ON m.id = x.execution_id
+), suspended AS (
+    INSERT INTO snapshots ({", ".join(_SNAPSHOT_COLUMNS)})
+    SELECT {", ".join(f"x.{name}" for name in _SNAPSHOT_COLUMNS)}
+    FROM unnest({_arrays("snapshot", _SNAPSHOT_COLUMNS)}) AS x({", ".join(_SNAPSHOT_COLUMNS)})
+    JOIN moved m ON m.id = x.execution_id
+    ON CONFLICT (execution_id) DO UPDATE SET version = excluded.version, monty_version = excluded.monty_version,
+        format = excluded.format, digest = excluded.digest, snapshot = excluded.snapshot
+), dropped AS (
+    DELETE FROM snapshots s USING moved m
+    WHERE s.execution_id = m.id AND m.status IN ('completed', 'failed', 'cancelled')
+), woken AS (
+    UPDATE executions e SET wake_at = %(now)s
+    WHERE (e.id = ANY(%(wake)s::text[]) OR e.id = ANY(%(turn_id)s::text[]))
+        AND NOT EXISTS (SELECT 1 FROM moved m WHERE m.id = e.id)
+        AND e.status IN ('scheduled', 'running', 'waiting') AND (e.wake_at IS NULL OR e.wake_at > %(now)s)
+    RETURNING e.id
+), told AS (
+    SELECT pg_notify(%(channel)s, '') WHERE EXISTS (SELECT 1 FROM woken)
+)
+SELECT id, NULL::int AS call_id FROM moved
+UNION ALL SELECT execution_id, call_id FROM settled
+UNION ALL SELECT NULL, 0 FROM told
+"""
+
+CHANNEL = "durable_monty"
+"""The channel on which workers are told that an execution can be advanced."""
+
+
+def commit(
+    connection: Connection,
+    worker: str,
+    settlements: Sequence[Settlement],
+    turns: Sequence[Turn],
+    wake: Collection[str],
+    now: float,
+) -> CommitResult:
+    """Run inside a transaction of its own; see `Store.commit`."""
+    news = _news(settlements, turns)
+    cancelled = [(turn.execution_id, call_id, turn.at) for turn in turns for call_id in turn.cancelled]
+    parameters: dict[str, Any] = {
+        "worker": worker,
+        "now": now,
+        "wake": list(wake),
+        "channel": CHANNEL,
+        "cancel_execution_id": [item[0] for item in cancelled],
+        "cancel_call_id": [item[1] for item in cancelled],
+        "cancel_at": [item[2] for item in cancelled],
+        **_columns("turn", _TURN_COLUMNS, [turn_values(turn, worker) for turn in turns]),
+        **_columns("news", _NEWS_COLUMNS, news),
+        **_columns(
+            "call",
+            _CALL_COLUMN_TYPES,
+            [call_values(turn.execution_id, call) for turn in turns for call in turn.calls],
+        ),
+        **_columns(
+            "snapshot", _SNAPSHOT_COLUMNS, [snapshot_values(turn) for turn in turns if turn.snapshot is not None]
+        ),
+    }
+    moved: set[str] = set()
+    settled: set[tuple[str, int]] = set()
+    for execution_id, call_id in connection.exec_driver_sql(_COMMIT, parameters):
+        if execution_id is None:
+            continue
+        if call_id is None:
+            moved.add(execution_id)
+        else:
+            settled.add((execution_id, call_id))
+    return CommitResult(
+        frozenset(turn.execution_id for turn in turns) - moved,
+        frozenset(
+            job_id_of(item.execution_id, item.call_id, item.attempt)
+            for item in settlements
+            if (item.execution_id, item.call_id) not in settled
+        ),
+    )
+
+
+def _news(settlements: Sequence[Settlement], turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Outcomes and deliveries, one row per call."""
+    deliveries = {(turn.execution_id, item.call_id): item for turn in turns for item in turn.deliveries}
+    news = [settlement_values(item, deliveries.pop((item.execution_id, item.call_id), None)) for item in settlements]
+    for (execution_id, call_id), item in deliveries.items():
+        news.append(
+            {"execution_id": execution_id, "call_id": call_id, "batch": item.batch, "position": item.position}
+        )
+    return news
+
+
+def _columns(prefix: str, columns: dict[str, str], rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The rows as one list per column."""
+    return {f"{prefix}_{name}": [row.get(name) for row in rows] for name in columns}

@@ -1,0 +1,120 @@
+"""The transaction at the heart of it, on SQLite: short statements on the kept connection.
+
+Plain SQL with the driver's own parameters: building a Core statement costs several times what SQLite takes to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from durable_monty.models import job_id_of
+from durable_monty.records import CommitResult, Delivery, Settlement, Turn
+from durable_monty.store.rows import (
+    CALL_COLUMNS,
+    call_values,
+    settlement_values,
+    snapshot_values,
+    turn_values,
+)
+
+_TURN = """
+UPDATE executions SET version = version + 1, worker = :keep, status = :status, next_batch = :next_batch,
+    wake_at = :wake_at, started_at = coalesce(started_at, :at), ended_at = :ended_at, output = :output, error = :error,
+    note = coalesce(:note, note), crashes = 0,
+    is_cancel_delivered = :is_cancel_delivered
+WHERE id = :id AND version = :version AND worker = :worker
+"""
+_SETTLE = """
+UPDATE calls SET status = :status, outcome = :outcome, ended_at = :ended_at, batch = :batch, position = :position,
+    worker = NULL, due_at = NULL
+WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt
+    AND status IN ('pending', 'submitting', 'submitted')
+"""
+_IS_SETTLED = """
+SELECT 1 FROM calls
+WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt AND status = :status
+    AND ended_at = :ended_at AND outcome = :outcome
+"""
+_DELIVER = """
+UPDATE calls SET batch = :batch, position = :position WHERE execution_id = :execution_id AND call_id = :call_id
+"""
+_CANCEL = """
+UPDATE calls SET status = 'cancelled', ended_at = :at, worker = NULL, due_at = NULL, batch = -1
+WHERE execution_id = :execution_id AND call_id = :call_id AND status IN ('pending', 'submitting', 'submitted')
+"""
+_INSERT_CALL = f"""
+INSERT INTO calls ({", ".join(CALL_COLUMNS)}) VALUES ({", ".join(f":{name}" for name in CALL_COLUMNS)})
+"""
+_PUT_SNAPSHOT = """
+INSERT INTO snapshots (execution_id, version, monty_version, format, digest, snapshot)
+VALUES (:execution_id, :version, :monty_version, :format, :digest, :snapshot)
+ON CONFLICT (execution_id) DO UPDATE SET version = excluded.version, monty_version = excluded.monty_version,
+    format = excluded.format, digest = excluded.digest, snapshot = excluded.snapshot
+"""
+_DROP_SNAPSHOT = "DELETE FROM snapshots WHERE execution_id = :execution_id"
+_WAKE = """
+UPDATE executions SET wake_at = :now
+WHERE id = :id AND status IN ('scheduled', 'running', 'waiting') AND (wake_at IS NULL OR wake_at > :now)
+"""
+
+
+def commit(
+    connection: Connection,
+    worker: str,
+    settlements: Sequence[Settlement],
+    turns: Sequence[Turn],
+    wake: Collection[str],
+    now: float,
+) -> CommitResult:
+    """Run inside a transaction; see `Store.commit`."""
+    recorded = [turn for turn in turns if _run(connection, _TURN, [turn_values(turn, worker)])]
+    stale = frozenset(turn.execution_id for turn in turns) - {turn.execution_id for turn in recorded}
+    deliveries = {(turn.execution_id, item.call_id): item for turn in recorded for item in turn.deliveries}
+    ignored = _settle(connection, settlements, deliveries)
+    _run(
+        connection,
+        _DELIVER,
+        [
+            {"execution_id": key[0], "call_id": key[1], "batch": item.batch, "position": item.position}
+            for key, item in deliveries.items()
+        ],
+    )
+    for turn in recorded:
+        _record(connection, turn)
+    _run(connection, _WAKE, [{"id": execution_id, "now": now} for execution_id in {*wake, *stale}])
+    return CommitResult(stale, ignored)
+
+
+def _settle(
+    connection: Connection, settlements: Sequence[Settlement], deliveries: dict[tuple[str, int], Delivery]
+) -> frozenset[str]:
+    """Record outcomes, each together with its delivery if it has one; returns the job ids of the late ones."""
+    rows = [settlement_values(item, deliveries.pop((item.execution_id, item.call_id), None)) for item in settlements]
+    if _run(connection, _SETTLE, rows) == len(rows):
+        return frozenset()
+    return frozenset(
+        job_id_of(item.execution_id, item.call_id, item.attempt)
+        for item, row in zip(settlements, rows, strict=True)
+        if connection.exec_driver_sql(_IS_SETTLED, row).first() is None
+    )
+
+
+def _record(connection: Connection, turn: Turn) -> None:
+    """Record what hangs on a turn whose execution row is written."""
+    cancelled = [{"execution_id": turn.execution_id, "call_id": call_id, "at": turn.at} for call_id in turn.cancelled]
+    _run(connection, _CANCEL, cancelled)
+    _run(connection, _INSERT_CALL, [call_values(turn.execution_id, call) for call in turn.calls])
+    if turn.snapshot is not None:
+        _run(connection, _PUT_SNAPSHOT, [snapshot_values(turn)])
+    elif turn.status.is_terminal:
+        _run(connection, _DROP_SNAPSHOT, [{"execution_id": turn.execution_id}])
+
+
+def _run(connection: Connection, sql: str, rows: Sequence[dict[str, Any]]) -> int:
+    """Run once per row of parameters; returns how many rows of the table were touched."""
+    if not rows:
+        return 0
+    return connection.exec_driver_sql(sql, rows[0] if len(rows) == 1 else list(rows)).rowcount

@@ -1,0 +1,78 @@
+"""Bringing a database to the schema of this code, and telling which it has.
+
+The version is looked at first; Alembic is imported only when something is to be done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from durable_monty.errors import SchemaMismatch
+
+HEAD = "0001"
+"""The newest revision that this code knows."""
+
+_VERSION_TABLE = "alembic_version"
+
+
+def current(engine: Engine) -> str | None:
+    """The database's revision, or None for a database that has no schema of ours yet."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table(_VERSION_TABLE):
+            return None
+        revision = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))
+        return None if revision is None else str(revision)
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the database to `HEAD`; safe when several processes do it at once.
+
+    Raises:
+        SchemaMismatch: The database is newer than this code, or holds tables of something else.
+    """
+    revision = current(engine)
+    if revision == HEAD:
+        return
+    if revision is not None and revision > HEAD:
+        raise SchemaMismatch(
+            f"opening the database {_shown(engine)}: its schema is revision {revision}, newer than {HEAD}, the newest "
+            "that this version of durable-monty knows; upgrade durable-monty here"
+        )
+    if revision is None:
+        _refuse_foreign_tables(engine)
+    try:
+        _run(engine)
+    except (OperationalError, ProgrammingError, IntegrityError):
+        # Another process may have created the same tables a moment earlier.
+        if current(engine) != HEAD:
+            raise
+
+
+def _run(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # One process migrates, the others wait here and then find nothing to do.
+            connection.execute(text("SELECT pg_advisory_xact_lock(7262151420)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _refuse_foreign_tables(engine: Engine) -> None:
+    found = set(inspect(engine).get_table_names()) & {"executions", "calls", "snapshots", "workflows"}
+    if found:
+        raise SchemaMismatch(
+            f"opening the database {_shown(engine)}: it has tables {', '.join(map(repr, sorted(found)))} of something "
+            "else and no schema version of ours; name another database in [store] url"
+        )
+
+
+def _shown(engine: Engine) -> str:
+    return repr(engine.url.render_as_string(hide_password=True))

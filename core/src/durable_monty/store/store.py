@@ -1,0 +1,491 @@
+"""The store: everything in the database, behind methods that are one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, Connection, RowMapping, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Engine as DatabaseEngine
+
+from durable_monty.errors import ExecutionNotFound
+from durable_monty.models import CallStatus, ExecutionStatus
+from durable_monty.records import (
+    CallRow,
+    Claimed,
+    CommitResult,
+    DueCall,
+    ExecutionRow,
+    NextAttempt,
+    Settlement,
+    Snapshot,
+    Turn,
+    WorkerIdentity,
+    WorkflowRecord,
+)
+from durable_monty.store import commit_postgresql, commit_sqlite
+from durable_monty.store.attempts import record_attempts
+from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.connections import Connections
+from durable_monty.store.rows import (
+    call_row,
+    execution_row,
+    execution_values,
+    snapshot_record,
+    workflow_record,
+    workflow_values,
+)
+from durable_monty.store.schema import attempts, calls, executions, snapshots, workers, workflows
+
+_AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
+_ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
+# Stays below the limit of parameters in one statement of older SQLite libraries.
+_IN_LIMIT = 500
+
+
+class Store:
+    """A database at the current schema. Safe to use from several threads; made by `init_db` or `open_store`."""
+
+    def __init__(self, engine: DatabaseEngine) -> None:
+        self._connections = Connections(engine)
+        self._workflows: dict[str, WorkflowRecord] = {}
+        self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The database's URL without its password."""
+        return self._connections.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can use the same database."""
+        return not self._connections.is_in_memory
+
+    def watch(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
+        """Notice writes of other processes; None where there can be none.
+
+        Args:
+            notified: Called from another thread for each notification, where the database notifies.
+        """
+        if not self.is_shared:
+            return None
+        engine = self._connections.engine
+        return PostgresqlChanges(engine, notified) if self._connections.is_postgresql else SqliteChanges(engine)
+
+    def close(self) -> None:
+        """Close this process's connections; the store opens new ones if it is used again."""
+        self._connections.close()
+
+    # Starting
+
+    def start(self, row: ExecutionRow, workflow: WorkflowRecord, checked_at: float | None) -> ExecutionRow | None:
+        """Store a new execution and its workflow.
+
+        Returns:
+            None, or the execution that has this id already; then nothing was stored.
+        """
+        with self._connections.write() as connection:
+            existing = connection.execute(select(executions).where(executions.c.id == row.id)).mappings().first()
+            if existing is not None:
+                return execution_row(existing)
+            self._save_workflow(connection, workflow, checked_at)
+            connection.execute(insert(executions).values(execution_values(row)))
+            self._tell(connection)
+        return None
+
+    def is_checked(self, digest: str) -> bool:
+        """Whether this workflow has passed the check at submit before."""
+        query = select(workflows.c.checked_at).where(workflows.c.digest == digest)
+        with self._connections.read() as connection:
+            return connection.scalar(query) is not None
+
+    def _save_workflow(self, connection: Connection, record: WorkflowRecord, checked_at: float | None) -> None:
+        known = select(workflows.c.checked_at).where(workflows.c.digest == record.digest)
+        found = connection.execute(known).first()
+        if found is None:
+            connection.execute(_insert_or_ignore(connection, workflows).values(workflow_values(record, checked_at)))
+        elif found.checked_at is None and checked_at is not None:
+            connection.execute(
+                update(workflows).where(workflows.c.digest == record.digest).values(checked_at=checked_at)
+            )
+
+    # Turns
+
+    def commit(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        turns: Sequence[Turn],
+        wake: Collection[str],
+        now: float,
+    ) -> CommitResult:
+        """Make outcomes and turns durable in one transaction.
+
+        A turn is recorded only if its execution still has the version that the turn started from and is held by
+        `worker`; a settlement only if its call is open and its attempt the current one. Nothing else of a stale
+        turn is recorded, but settlements are, and a stale execution is woken.
+
+        Args:
+            wake: Executions that got an outcome without a turn, so that whoever may advance them does.
+
+        Raises:
+            StoreUnreachable: It is not known whether the transaction happened.
+        """
+        if not settlements and not turns and not wake:
+            return CommitResult(frozenset(), frozenset())
+        with self._connections.write_at_once() as connection:
+            return self._commit(connection, worker, settlements, turns, wake, now)
+
+    def claim(
+        self, worker: str, now: float, limit: int, ids: Collection[str] | None = None, skip: Collection[str] = ()
+    ) -> list[Claimed]:
+        """Claim executions that nobody else holds and load what a turn needs.
+
+        Args:
+            ids: These, whether they are due or not; None: those whose wake-up time has come, the oldest first.
+            skip: Executions that the worker is at work on.
+        """
+        free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
+        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE))
+        if ids is None:
+            chosen = chosen.where(executions.c.wake_at <= now, executions.c.id.not_in(list(skip)[:_IN_LIMIT]))
+            chosen = chosen.order_by(executions.c.wake_at)
+        else:
+            chosen = chosen.where(executions.c.id.in_(list(ids)))
+        chosen = chosen.limit(limit).with_for_update(skip_locked=True)
+        statement = (
+            update(executions)
+            .where(executions.c.id.in_(chosen.scalar_subquery()))
+            .values(worker=worker, status=ExecutionStatus.RUNNING.value)
+            .returning(executions)
+        )
+        with self._connections.write() as connection:
+            rows = connection.execute(statement).mappings().all()
+            return self._load(connection, [execution_row(row) for row in rows])
+
+    def has_due(self, worker: str, now: float) -> bool:
+        """Whether `claim` would find something; a read that disturbs nobody."""
+        free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
+        query = select(executions.c.id).where(executions.c.wake_at <= now, free, executions.c.status.in_(_ALIVE))
+        with self._connections.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def next_wake_at(self) -> float | None:
+        """The earliest time at which an execution or a pending call is due; None if nothing waits for a time."""
+        first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
+        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
+        with self._connections.read() as connection:
+            times = [
+                connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
+                connection.scalar(due.order_by(calls.c.due_at).limit(1)),
+            ]
+        return min((time for time in times if time is not None), default=None)
+
+    def release(self, worker: str, ids: Iterable[str], wake: Collection[str], now: float) -> None:
+        """Give up the claim on these executions.
+
+        Args:
+            wake: Those of them that have outcomes to be delivered.
+        """
+        for some in _slices(list(ids)):
+            mine = (executions.c.id.in_(some)) & (executions.c.worker == worker)
+            to_wake = executions.c.id.in_([item for item in some if item in wake])
+            with self._connections.write() as connection:
+                connection.execute(
+                    update(executions)
+                    .where(mine, executions.c.status == ExecutionStatus.RUNNING.value)
+                    .values(status=_status_at_rest())
+                )
+                connection.execute(update(executions).where(mine, to_wake).values(wake_at=now))
+                connection.execute(update(executions).where(mine).values(worker=None))
+                self._tell(connection)
+
+    def record_crash(self, worker: str, execution_id: str, wake_at: float | None, note: str) -> int:
+        """Count a turn that took its sandbox process down; gives up the claim.
+
+        Args:
+            wake_at: When to try again; None pauses the execution.
+
+        Returns:
+            How many turns in a row have crashed, this one included.
+        """
+        status = _status_at_rest() if wake_at is not None else ExecutionStatus.PAUSED.value
+        statement = (
+            update(executions)
+            .where(executions.c.id == execution_id, executions.c.worker == worker)
+            .values(crashes=executions.c.crashes + 1, worker=None, wake_at=wake_at, note=note, status=status)
+            .returning(executions.c.crashes)
+        )
+        with self._connections.write() as connection:
+            return int(connection.scalar(statement) or 0)
+
+    def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
+        """Ask for an execution's cancellation; one that has not begun is cancelled at once.
+
+        Returns:
+            The execution as it was before.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        this = executions.c.id == execution_id
+        with self._connections.write() as connection:
+            row = self._execution(connection, execution_id)
+            if row.status.is_terminal or row.cancel_deadline_at is not None:
+                return row
+            if row.version == 0 and row.worker is None:
+                values: dict[str, Any] = {"status": ExecutionStatus.CANCELLED.value, "ended_at": now, "wake_at": None}
+            else:
+                values = {"cancel_deadline_at": deadline_at, "wake_at": now}
+            connection.execute(update(executions).where(this).values(cancel_reason=reason, **values))
+            self._tell(connection)
+            return row
+
+    # Calls
+
+    def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
+        """Take pending calls of an executor whose time has come: they become `submitting`."""
+        chosen = (
+            select(calls.c.execution_id, calls.c.call_id)
+            .where(
+                calls.c.status == CallStatus.PENDING.value,
+                calls.c.executor == executor,
+                calls.c.due_at <= now,
+            )
+            .order_by(calls.c.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(calls)
+            .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
+            .values(status=CallStatus.SUBMITTING.value, worker=worker)
+            .returning(calls)
+        )
+        with self._connections.write() as connection:
+            return [_due_call(row) for row in connection.execute(statement).mappings()]
+
+    def pending_executors(self, now: float) -> set[str]:
+        """The executors that have pending calls whose time has come."""
+        query = select(calls.c.executor).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at <= now)
+        with self._connections.read() as connection:
+            return {str(name) for name in connection.scalars(query.distinct())}
+
+    def store_tokens(self, tokens: Mapping[tuple[str, int, int], str]) -> None:
+        """Record what executors answered, by (execution id, call id, attempt)."""
+        with self._connections.write() as connection:
+            for (execution_id, call_id, attempt), token in tokens.items():
+                connection.execute(
+                    update(calls)
+                    .where(_attempt_of(execution_id, call_id, attempt), calls.c.status.in_(_AT_EXECUTOR))
+                    .values(status=CallStatus.SUBMITTED.value, token=token)
+                )
+
+    def put_back(self, keys: Iterable[tuple[str, int, int]], due_at: float) -> None:
+        """Make attempts that were not accepted `pending` again, the same attempt, due at `due_at`."""
+        with self._connections.write() as connection:
+            for execution_id, call_id, attempt in keys:
+                connection.execute(
+                    update(calls)
+                    .where(_attempt_of(execution_id, call_id, attempt), calls.c.status.in_(_AT_EXECUTOR))
+                    .values(status=CallStatus.PENDING.value, worker=None, due_at=due_at)
+                )
+
+    def reattempt(self, attempts_: Sequence[NextAttempt]) -> frozenset[str]:
+        """Record failed attempts that are followed by another; the calls become `pending`.
+
+        Returns:
+            Job ids of those that came too late and were ignored.
+        """
+        with self._connections.write() as connection:
+            return record_attempts(connection, attempts_)
+
+    # Workers
+
+    def register(self, identity: WorkerIdentity, lease_until: float) -> None:
+        """Record a worker, or renew its lease."""
+        renewed = update(workers).where(workers.c.id == identity.id).values(lease_until=lease_until)
+        with self._connections.write() as connection:
+            if connection.execute(renewed).rowcount == 0:
+                connection.execute(
+                    insert(workers).values(
+                        id=identity.id,
+                        host=identity.host,
+                        pid=identity.pid,
+                        process_started=identity.process_started,
+                        lease_until=lease_until,
+                    )
+                )
+
+    def list_workers(self) -> list[tuple[WorkerIdentity, float]]:
+        """Every worker that has not been taken over, with the end of its lease."""
+        with self._connections.read() as connection:
+            rows = connection.execute(select(workers)).all()
+        return [(WorkerIdentity(row.id, row.host, row.pid, row.process_started), row.lease_until) for row in rows]
+
+    def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
+        """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.
+
+        Args:
+            lease_until: The end of its lease as it was read; if it has been renewed since, nothing happens.
+
+        Returns:
+            The dead worker's open jobs, or None if it turned out to be alive or another worker was faster.
+        """
+        gone = delete(workers).where(workers.c.id == dead, workers.c.lease_until == lease_until)
+        jobs = (
+            update(calls)
+            .where(calls.c.worker == dead, calls.c.status.in_(_AT_EXECUTOR))
+            .values(worker=heir)
+            .returning(calls)
+        )
+        with self._connections.write() as connection:
+            if connection.execute(gone).rowcount == 0:
+                return None
+            connection.execute(
+                update(executions)
+                .where(executions.c.worker == dead, executions.c.status.in_(_ALIVE))
+                .values(worker=None, wake_at=now, status=_status_at_rest())
+            )
+            self._tell(connection)
+            return [_due_call(row) for row in connection.execute(jobs).mappings()]
+
+    # Reading, for people and for a rebuild
+
+    def execution(self, execution_id: str) -> ExecutionRow:
+        """One execution.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        with self._connections.read() as connection:
+            return self._execution(connection, execution_id)
+
+    def executions(
+        self, status: str | None = None, limit: int = 100, before: tuple[float, str] | None = None
+    ) -> list[ExecutionRow]:
+        """Executions, the newest first.
+
+        Args:
+            before: Only those created before this (time, id): where the previous page ended.
+        """
+        query = select(executions).order_by(executions.c.created_at.desc(), executions.c.id.desc()).limit(limit)
+        if status is not None:
+            query = query.where(executions.c.status == status)
+        if before is not None:
+            query = query.where(tuple_(executions.c.created_at, executions.c.id) < tuple_(*before))
+        with self._connections.read() as connection:
+            return [execution_row(row) for row in connection.execute(query).mappings()]
+
+    def is_idle(self) -> bool:
+        """Whether no execution is scheduled, running or waiting."""
+        query = select(executions.c.id).where(executions.c.status.in_(_ALIVE)).limit(1)
+        with self._connections.read() as connection:
+            return connection.execute(query).first() is None
+
+    def workflow(self, digest: str) -> WorkflowRecord:
+        """A stored workflow; kept in memory, because it never changes."""
+        with self._connections.read() as connection:
+            return self._workflow(connection, digest)
+
+    def calls(self, execution_id: str, kind: str | None = None) -> list[CallRow]:
+        """The log of an execution, in the order in which its calls were made."""
+        query = select(calls).where(calls.c.execution_id == execution_id).order_by(calls.c.call_id)
+        if kind is not None:
+            query = query.where(calls.c.kind == kind)
+        with self._connections.read() as connection:
+            return [call_row(row) for row in connection.execute(query).mappings()]
+
+    def call(self, execution_id: str, call_id: int) -> CallRow | None:
+        """One call, or None."""
+        query = select(calls).where(calls.c.execution_id == execution_id, calls.c.call_id == call_id)
+        with self._connections.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return call_row(row) if row else None
+
+    def failed_attempts(self, execution_id: str) -> list[tuple[int, int, float, str]]:
+        """Earlier and late attempts: (call id, attempt, ended at, failure text)."""
+        query = (
+            select(attempts.c.call_id, attempts.c.attempt, attempts.c.ended_at, attempts.c.failure)
+            .where(attempts.c.execution_id == execution_id)
+            .order_by(attempts.c.call_id, attempts.c.attempt)
+        )
+        with self._connections.read() as connection:
+            return [(row.call_id, row.attempt, row.ended_at, row.failure) for row in connection.execute(query)]
+
+    def snapshot(self, execution_id: str) -> Snapshot | None:
+        """The execution's snapshot, or None."""
+        query = select(snapshots).where(snapshots.c.execution_id == execution_id)
+        with self._connections.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return snapshot_record(row) if row else None
+
+    # Parts
+
+    def _execution(self, connection: Connection, execution_id: str) -> ExecutionRow:
+        row = connection.execute(select(executions).where(executions.c.id == execution_id)).mappings().first()
+        if row is None:
+            raise ExecutionNotFound(
+                f"looking for execution {execution_id!r}: {self.url} has none with this id; "
+                "`durable-monty list` shows those it has"
+            )
+        return execution_row(row)
+
+    def _workflow(self, connection: Connection, digest: str) -> WorkflowRecord:
+        record = self._workflows.get(digest)
+        if record is None:
+            row = connection.execute(select(workflows).where(workflows.c.digest == digest)).mappings().one()
+            record = self._workflows[digest] = workflow_record(row)
+        return record
+
+    def _load(self, connection: Connection, rows: Sequence[ExecutionRow]) -> list[Claimed]:
+        found: dict[str, Snapshot] = {}
+        live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
+        for ids in _slices(list(live)):
+            for row in connection.execute(select(snapshots).where(snapshots.c.execution_id.in_(ids))).mappings():
+                found[row["execution_id"]] = snapshot_record(row)
+            undelivered: ColumnElement[bool] = calls.c.batch.is_(None)
+            query = select(calls).where(calls.c.execution_id.in_(ids), undelivered)
+            for row in connection.execute(query.order_by(calls.c.ended_at, calls.c.call_id)).mappings():
+                live[row["execution_id"]][row["call_id"]] = call_row(row)
+        return [
+            Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows
+        ]
+
+    def _tell(self, connection: Connection) -> None:
+        if self._connections.is_postgresql:
+            connection.exec_driver_sql("SELECT pg_notify(%s, '')", (commit_postgresql.CHANNEL,))
+
+
+def _status_at_rest() -> Any:
+    """What an execution that nobody holds is: `waiting`, or `scheduled` if it has not begun."""
+    return case(
+        (executions.c.version == 0, ExecutionStatus.SCHEDULED.value), else_=ExecutionStatus.WAITING.value
+    )
+
+
+def _attempt_of(execution_id: str, call_id: int, attempt: int) -> ColumnElement[bool]:
+    return (
+        (calls.c.execution_id == execution_id) & (calls.c.call_id == call_id) & (calls.c.attempt == attempt)
+    )
+
+
+def _due_call(row: RowMapping) -> DueCall:
+    return DueCall(row["execution_id"], call_row(row))
+
+
+def _insert_or_ignore(connection: Connection, table: Any) -> Any:
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as upsert
+
+        return upsert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.sqlite import insert as sqlite_upsert
+
+    return sqlite_upsert(table).on_conflict_do_nothing()
+
+
+def _slices(items: list[str]) -> Iterable[list[str]]:
+    return (items[start : start + _IN_LIMIT] for start in range(0, len(items), _IN_LIMIT))

@@ -1,0 +1,312 @@
+"""One turn: bring the sandbox to where the execution stands, deliver what has come, run, and say what to record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from durable_monty import codec
+from durable_monty.held import MAX_KEPT_EXECUTIONS, Held
+from durable_monty.interpreter import (
+    Announced,
+    Answer,
+    Interpreter,
+    Progress,
+    Raised,
+    SandboxCrashed,
+    SandboxError,
+    Session,
+)
+from durable_monty.models import CallStatus, ExecutionStatus, Failure
+from durable_monty.planning import Planner
+from durable_monty.records import CallKind, CallRow, Delivery, DueCall, Turn
+from durable_monty.replay import ReplayMismatch, replay
+from durable_monty.sealing import SnapshotRefused, seal, unseal
+from durable_monty.store import Store, read_failure
+
+log = logging.getLogger(__name__)
+print_log = logging.getLogger("durable_monty.prints")
+
+NEVER_DELIVERED = -1
+"""Batch number of calls that are answered within their turn, such as clock readings."""
+
+
+class TurnRunner:
+    """Runs turns of claimed executions; records nothing itself."""
+
+    def __init__(
+        self,
+        store: Store,
+        interpreter: Interpreter,
+        planner: Planner,
+        signing_key: bytes | None,
+        on_print: Callable[[str, str], None] | None,
+    ) -> None:
+        self._store = store
+        self._interpreter = interpreter
+        self._planner = planner
+        self._signing_key = signing_key
+        self._on_print = on_print or _log_print
+
+    @staticmethod
+    def is_crash(error: Exception) -> bool:
+        """Whether the error is the loss of a sandbox process, not the end of a workflow."""
+        return isinstance(error, SandboxCrashed)
+
+    def run(self, held: Held, now: float, worker: str, capacity: dict[str, int]) -> Turn | None:
+        """Run one turn.
+
+        Args:
+            capacity: How many calls the worker can still take, by executor; counted down.
+
+        Returns:
+            What to make durable, or None if nothing was announced and nothing ended: then what was delivered is
+            in the live sandbox only, and is delivered again if that is lost.
+
+        Raises:
+            SandboxCrashed: The sandbox process died, other than by its time limit.
+        """
+        turn = Turn(held.row.id, held.row.version, held.row.status, at=now)
+        turn.is_cancel_delivered = held.row.is_cancel_delivered or any(
+            call.status is CallStatus.CANCELLED for call in held.undelivered
+        )
+        if _is_to_be_ended(held, now):
+            return self._end_cancelled(held, turn)
+        try:
+            progress = self._progress(held, turn)
+        except SandboxCrashed as crash:
+            if not crash.timed_out:
+                held.close_session()
+                raise
+            return self._end(held, turn, _out_of_time(self._interpreter))
+        except ReplayMismatch as mismatch:
+            return self._end(held, turn, Raised("RuntimeError", str(mismatch)))
+        self._note_deliveries(held, progress)
+        if progress.is_finished:
+            return self._finish(held, turn, progress)
+        if not progress.announced and not _must_be_recorded(held, turn, now):
+            return None
+        return self._suspend(held, turn, progress, now, worker, capacity)
+
+    def _progress(self, held: Held, turn: Turn) -> Progress:
+        """Stand where the execution stands and deliver what has come."""
+        if held.session is None:
+            started = self._open(held, turn)
+            if started is not None:
+                return started
+        assert held.session is not None
+        return held.session.advance([_answer(call) for call in held.undelivered])
+
+    def _open(self, held: Held, turn: Turn) -> Progress | None:
+        """Open the sandbox: fresh, from the snapshot, or from the log; the first returns its progress."""
+        workflow = held.workflow
+        session = self._interpreter.open(
+            workflow.functions,
+            held.source_map.line_of,
+            held.row.id,
+            lambda text: self._on_print(held.row.id, text),
+        )
+        held.session = session
+        if held.row.version == 0:
+            return session.start(workflow.source, workflow.globals(codec.loads(held.row.inputs)))
+        try:
+            session.load(self._state(held))
+        except (SnapshotRefused, SandboxError) as error:
+            turn.note = f"rebuilt from the log: {error}"
+            log.warning(
+                "snapshot refused, rebuilding the execution from its log",
+                extra={"execution_id": held.row.id, "reason": str(error)},
+            )
+            held.close_session()
+            held.session = self._rebuild(held)
+        return None
+
+    def _state(self, held: Held) -> bytes:
+        snapshot = held.snapshot or self._store.snapshot(held.row.id)
+        if snapshot is None:
+            raise SnapshotRefused("there is no snapshot")
+        return unseal(held.row.id, held.row.version, snapshot, self._signing_key)
+
+    def _rebuild(self, held: Held) -> Session:
+        workflow = held.workflow
+        # Printed before: what the workflow printed in the turns that are replayed is not printed again.
+        session = self._interpreter.open(
+            workflow.functions, held.source_map.line_of, held.row.id, lambda text: None
+        )
+        try:
+            replay(session, workflow, codec.loads(held.row.inputs), self._store.calls(held.row.id))
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _note_deliveries(self, held: Held, progress: Progress) -> None:
+        for batch in progress.batches:
+            for position, call_id in enumerate(batch):
+                held.unsaved[call_id] = Delivery(call_id, held.next_batch, position)
+            held.next_batch += 1
+
+    def _suspend(
+        self, held: Held, turn: Turn, progress: Progress, now: float, worker: str, capacity: dict[str, int]
+    ) -> Turn:
+        assert held.session is not None
+        turn.status = ExecutionStatus.WAITING
+        turn.deliveries = list(held.unsaved.values())
+        turn.next_batch = held.next_batch
+        turn.calls = [self._call(held, announced, now, worker, capacity) for announced in progress.announced]
+        delivered = set(held.unsaved)
+        open_calls = [call for call in (*held.live.values(), *turn.calls) if not call.status.is_terminal]
+        turn.wake_at = _wake_at(held, turn, open_calls)
+        turn.is_kept = len(held.live) < MAX_KEPT_EXECUTIONS and any(
+            call.kind is CallKind.FUNCTION and call.call_id not in delivered for call in open_calls
+        )
+        turn.snapshot = seal(
+            held.row.id,
+            held.row.version + 1,
+            held.session.dump(),
+            self._interpreter.monty_version,
+            self._signing_key,
+        )
+        return turn
+
+    def _call(
+        self, held: Held, announced: Announced, now: float, worker: str, capacity: dict[str, int]
+    ) -> CallRow:
+        """The row of a new call."""
+        row = CallRow(
+            announced.call_id,
+            announced.kind,
+            announced.function,
+            announced.arguments,
+            CallStatus.PENDING,
+            announced.line,
+            announced.blocking,
+            created_at=now,
+        )
+        if announced.kind is CallKind.CLOCK:
+            row.status, row.outcome, row.ended_at = CallStatus.COMPLETED, announced.answer, now
+            row.batch, row.position = NEVER_DELIVERED, 0
+        elif announced.kind is CallKind.TIMER:
+            row.status, row.due_at = CallStatus.SUBMITTED, now + announced.seconds
+        else:
+            self._planner.plan(row, held.workflow)
+            row.due_at = now
+            if capacity.get(row.executor or "", 0) > 0:
+                capacity[row.executor or ""] -= 1
+                row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
+        return row
+
+    def _finish(self, held: Held, turn: Turn, progress: Progress) -> Turn:
+        """The workflow has ended: with a value, an exception, or a cancellation that went through."""
+        turn.calls = [self._ended_call(announced, turn.at) for announced in progress.announced]
+        raised = progress.raised
+        if raised is not None:
+            if turn.is_cancel_delivered and raised.type == "BaseException":
+                return self._end_cancelled(held, turn)
+            return self._end(held, turn, raised)
+        turn.status = ExecutionStatus.COMPLETED
+        turn.output = progress.output
+        return self._close(held, turn)
+
+    def _ended_call(self, announced: Announced, now: float) -> CallRow:
+        """A call that was announced in the turn in which the workflow ended: it is never submitted."""
+        row = CallRow(
+            announced.call_id,
+            announced.kind,
+            announced.function,
+            announced.arguments,
+            CallStatus.CANCELLED,
+            announced.line,
+            announced.blocking,
+            created_at=now,
+            ended_at=now,
+            batch=NEVER_DELIVERED,
+            position=0,
+        )
+        if announced.kind is CallKind.CLOCK:
+            row.status, row.outcome = CallStatus.COMPLETED, announced.answer
+        return row
+
+    def _end_cancelled(self, held: Held, turn: Turn) -> Turn:
+        turn.status = ExecutionStatus.CANCELLED
+        turn.error = held.row.cancel_reason or "cancelled"
+        return self._close(held, turn)
+
+    def _end(self, held: Held, turn: Turn, raised: Raised) -> Turn:
+        turn.status = ExecutionStatus.FAILED
+        text = held.source_map.traceback(raised)
+        cause = self._cause(held, raised)
+        turn.error = (text if cause is None else f"{text}\n\n{cause}").replace("\0", "\\0")
+        return self._close(held, turn)
+
+    def _close(self, held: Held, turn: Turn) -> Turn:
+        """What every end of an execution has in common."""
+        turn.deliveries = list(held.unsaved.values())
+        turn.next_batch = held.next_batch
+        turn.cancelled = [call.call_id for call in held.open_calls]
+        held.cancelled_jobs += [DueCall(held.row.id, call) for call in held.open_calls]
+        held.close_session()
+        return turn
+
+    def _cause(self, held: Held, raised: Raised) -> str | None:
+        """The remote traceback of the call whose failure left the workflow, if one did."""
+        failed = [call for call in held.live.values() if call.status is CallStatus.FAILED and call.call_id in held.unsaved]
+        candidates = [*reversed(failed)]
+        if not any(_is_cause(call, raised) for call in candidates):
+            candidates = [call for call in reversed(self._store.calls(held.row.id)) if call.status is CallStatus.FAILED]
+        for call in candidates:
+            if _is_cause(call, raised):
+                return _cause_text(call)
+        return None
+
+
+def _is_to_be_ended(held: Held, now: float) -> bool:
+    """Whether a cancellation has nothing to wait for: nothing has run yet, or its deadline has passed."""
+    deadline_at = held.row.cancel_deadline_at
+    return deadline_at is not None and (held.row.version == 0 or deadline_at <= now)
+
+
+def _answer(call: CallRow) -> Answer:
+    if call.status is CallStatus.COMPLETED:
+        return Answer(call.call_id, value_text=call.outcome)
+    return Answer(call.call_id, failure=read_failure(call.outcome or ""))
+
+
+def _wake_at(held: Held, turn: Turn, open_calls: Sequence[CallRow]) -> float | None:
+    times = [call.due_at for call in open_calls if call.kind is CallKind.TIMER and call.due_at is not None]
+    if held.row.cancel_deadline_at is not None:
+        times.append(held.row.cancel_deadline_at if turn.is_cancel_delivered else turn.at)
+    return min(times, default=None)
+
+
+def _must_be_recorded(held: Held, turn: Turn, now: float) -> bool:
+    """Whether the turn matters although it announced nothing: its wake-up time or a cancellation has passed."""
+    is_due = held.row.wake_at is not None and held.row.wake_at <= now
+    return is_due or turn.is_cancel_delivered != held.row.is_cancel_delivered or turn.note is not None
+
+
+def _is_cause(call: CallRow, raised: Raised) -> bool:
+    failure = read_failure(call.outcome or "")
+    return bool(raised.message) and failure.message in raised.message and bool(failure.traceback or failure.kind != "user")
+
+
+def _cause_text(call: CallRow) -> str:
+    failure: Failure = read_failure(call.outcome or "")
+    name = call.function.rpartition(".")[2]
+    where = f"{name}() (call {call.call_id}, attempt {call.attempt}, line {call.line})"
+    head = f"The failure came from {where}, kind {failure.kind}"
+    return f"{head}:\n\n{failure.traceback.rstrip()}" if failure.traceback else f"{head}: {failure.message}"
+
+
+def _out_of_time(interpreter: Interpreter) -> Raised:
+    limits = interpreter.limits
+    return Raised(
+        "TimeoutError",
+        f"a turn ran longer than {limits.max_turn_seconds} s without calling a host function, and its sandbox did not "
+        f"stop within {limits.request_timeout_seconds} s; the process was killed",
+        is_limit=True,
+    )
+
+
+def _log_print(execution_id: str, text: str) -> None:
+    print_log.info(text.rstrip("\n"), extra={"execution_id": execution_id})

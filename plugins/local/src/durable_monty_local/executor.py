@@ -1,0 +1,237 @@
+"""The executor: takes calls, runs them in this process or in children of it, tells of their outcomes."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from durable_monty import remote
+from durable_monty.hookspecs import ExecutorContext, hookimpl
+from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
+from durable_monty_local.deadlines import Deadlines
+from durable_monty_local.failures import timed_out
+from durable_monty_local.lanes import Lane, Lanes
+
+if TYPE_CHECKING:
+    from durable_monty_local.loop import LoopThread
+    from durable_monty_local.processes import Child
+
+
+class Settings(BaseModel):
+    """`[executors.local]`"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["thread", "process", "inline"] = Field("thread", description="Where plain functions run.")
+    workers: int | None = Field(
+        None, ge=1, description="Threads or processes; default: processors + 4 threads (at most 32), or one process each."
+    )
+
+
+class Executor:
+    """Runs calls in the worker."""
+
+    Settings = Settings
+    capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, isolation="thread")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._context: ExecutorContext | None = None
+        self._undelivered: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        # Jobs without an outcome; an outcome of one that is not here comes too late.
+        self._open: set[str] = set()
+        self._lock = threading.Lock()
+        self._is_async: dict[str, bool] = {}
+        self._accepted = 0
+        self._lanes = Lanes(self._make_lane, self._size)
+        self._deadlines = Deadlines(lambda call: self.report(Outcome(call.job_id, failure=timed_out(call))))
+        self._loop: LoopThread | None = None
+
+    @hookimpl
+    def start(self, context: ExecutorContext) -> None:
+        """Tell outcomes to the worker from now on, instead of keeping them for `poll`."""
+        self._context = context
+
+    @hookimpl
+    def submit(self, calls: Sequence[Call]) -> list[Accepted | Refused]:
+        """Start calls; in mode `inline`, run them."""
+        asynchronous = [call for call in calls if self._runs_on_loop(call)]
+        with self._lock:
+            self._open.update(call.job_id for call in calls)
+            self._accepted += len(calls)
+        if asynchronous:
+            self._started_loop().put(asynchronous)
+        for call in calls:
+            if self._runs_on_loop(call):
+                continue
+            if self.settings.mode == "inline":
+                self._run_here(call)
+            else:
+                self._lanes.put(call)
+        return [Accepted(call.job_id) for call in calls]
+
+    @hookimpl
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+        """Outcomes that nobody was told of, and the loss of jobs of a process that is gone."""
+        with self._lock:
+            unknown = [job.job_id for job in jobs if job.job_id not in self._open]
+        outcomes = self._drain()
+        told = {outcome.job_id for outcome in outcomes}
+        lost = Failure("lost", "Lost", "this process does not run it; the process that did is gone")
+        outcomes += [Outcome(job_id, failure=lost) for job_id in unknown if job_id not in told]
+        if not outcomes and wait_seconds > 0:
+            try:
+                outcomes = [self._undelivered.get(timeout=wait_seconds), *self._drain()]
+            except queue.Empty:
+                return []
+        return outcomes
+
+    @hookimpl
+    def complete(self, jobs: Sequence[Job]) -> None:
+        """Nothing is kept that could be forgotten."""
+
+    @hookimpl
+    def cancel(self, jobs: Sequence[Job], force: bool) -> dict[str, bool]:
+        """Drop what is queued; cancel what runs on the event loop. A running thread goes on, its outcome is dropped."""
+        job_ids = [job.job_id for job in jobs]
+        with self._lock:
+            self._open.difference_update(job_ids)
+        if self._loop is not None:
+            self._loop.cancel(job_ids)
+        return dict.fromkeys(job_ids, True)
+
+    @hookimpl
+    def stop(self, grace_seconds: float) -> None:
+        """Let running functions finish for a while; then leave them."""
+        ends_at = time.monotonic() + grace_seconds
+        while self._open and time.monotonic() < ends_at:
+            time.sleep(min(0.01, grace_seconds))
+        self._lanes.close()
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+        self._lanes = Lanes(self._make_lane, self._size)
+
+    @hookimpl
+    def check(self) -> list[Finding]:
+        """What it is set to."""
+        where = {"thread": "threads", "process": "processes", "inline": "the worker's own loop"}[self.settings.mode]
+        size = "" if self.settings.mode == "inline" else f"{self._size} "
+        return [Finding("info", f"runs functions in {size}{where} of the worker, `async def` functions on an event loop")]
+
+    @hookimpl
+    def stats(self) -> dict[str, int | float]:
+        """Calls accepted so far, and calls without an outcome."""
+        return {"accepted": self._accepted, "open": len(self._open)}
+
+    @property
+    def _size(self) -> int:
+        processors = os.cpu_count() or 1
+        default = processors if self.settings.mode == "process" else min(32, processors + 4)
+        return self.settings.workers or default
+
+    def _runs_on_loop(self, call: Call) -> bool:
+        known = self._is_async.get(call.function_name)
+        if known is None:
+            known = self._is_async[call.function_name] = remote.is_async(call.function_name)
+        return known
+
+    def _started_loop(self) -> LoopThread:
+        if self._loop is None:
+            from durable_monty_local.loop import LoopThread
+
+            self._loop = LoopThread(self.report)
+        return self._loop
+
+    def _make_lane(self) -> Lane:
+        return ProcessLane(self) if self.settings.mode == "process" else ThreadLane(self)
+
+    def is_wanted(self, call: Call) -> bool:
+        """Whether anybody waits for its outcome; False once it was cancelled."""
+        return call.job_id in self._open
+
+    def watch(self, call: Call) -> None:
+        """Report a timeout when the call's time is over."""
+        self._deadlines.add(call)
+
+    def _run_here(self, call: Call) -> None:
+        self.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
+
+    def report(self, outcome: Outcome) -> None:
+        """Tell of an outcome; the first of a job counts."""
+        with self._lock:
+            if outcome.job_id not in self._open:
+                return
+            self._open.discard(outcome.job_id)
+        if self._context is not None:
+            self._context.deliver([outcome])
+        else:
+            self._undelivered.put(outcome)
+
+    def _drain(self) -> list[Outcome]:
+        outcomes = []
+        while True:
+            try:
+                outcomes.append(self._undelivered.get_nowait())
+            except queue.Empty:
+                return outcomes
+
+
+class LocalExecutor(Executor):
+    """The local executor for scripts: `LocalExecutor()`, `LocalExecutor(mode="process", workers=2)`.
+
+    The keyword arguments are the fields of `Settings`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(Settings(**settings))
+
+
+class ThreadLane:
+    """A thread that runs calls itself."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def run(self, call: Call) -> None:
+        """Run one call."""
+        if self._executor.is_wanted(call):
+            self._executor.watch(call)
+            self._executor.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ProcessLane:
+    """A thread that has calls run by a process of its own."""
+
+    def __init__(self, executor: Executor) -> None:
+        from durable_monty_local.processes import Child, settings_of_this_process
+
+        self._executor = executor
+        self._child: Child = Child(*settings_of_this_process())
+
+    def run(self, call: Call) -> None:
+        """Run one call."""
+        from durable_monty_local.processes import ChildDied, ChildTimedOut
+
+        if not self._executor.is_wanted(call):
+            return
+        try:
+            outcome = Outcome(call.job_id, reply=self._child.run(call.envelope, call.timeout_seconds))
+        except ChildTimedOut:
+            outcome = Outcome(call.job_id, failure=timed_out(call))
+        except ChildDied as error:
+            outcome = Outcome(call.job_id, failure=Failure("lost", "ProcessDied", str(error)))
+        self._executor.report(outcome)
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.kill()
