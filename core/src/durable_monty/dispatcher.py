@@ -18,7 +18,6 @@ from durable_monty.executors import Executors
 from durable_monty.jobs import OpenJobs, job_id
 from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
-from durable_monty.planning import Planner
 from durable_monty.records import DueCall
 from durable_monty.store import Store
 
@@ -61,7 +60,6 @@ class Dispatcher:
         store: Store,
         executors: Executors,
         jobs: OpenJobs,
-        planner: Planner,
         deliver: Callable[[str, Sequence[Outcome]], None],
         *,
         signing_key: bytes | None = None,
@@ -70,7 +68,6 @@ class Dispatcher:
         self._store = store
         self._executors = executors
         self._jobs = jobs
-        self._planner = planner
         self._deliver = deliver
         self._signing_key = signing_key
         self._clock = clock
@@ -115,6 +112,10 @@ class Dispatcher:
             if len(claimed) == room:
                 more.add(name)
         return calls, more
+
+    def give_back(self, calls: Sequence[DueCall]) -> None:
+        """Make calls `pending` again that will not be finished here, without counting an attempt."""
+        self._put_back(calls, self._clock())
 
     def resume(self, calls: Iterable[DueCall]) -> None:
         """Take on jobs of a worker that is gone.

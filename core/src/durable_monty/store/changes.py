@@ -18,27 +18,32 @@ _RECONNECT_SECONDS = 2.0
 
 
 class SqliteChanges:
-    """Asks SQLite for the number that changes when another connection commits."""
+    """Asks SQLite for the number that changes when another connection commits.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._raw: Any = None
-        self._version: int | None = None
+    Args:
+        data_version: Asks it on the connection on which this process writes, so that its own commits do not count.
+    """
+
+    is_polled = True
+    """Whether somebody has to ask."""
+
+    def __init__(self, data_version: Callable[[], int]) -> None:
+        self._data_version = data_version
+        self._seen: int | None = None
 
     def changed(self) -> bool:
-        """Whether anybody else has committed since the last question."""
-        if self._raw is None:
-            self._raw = self._engine.raw_connection()
-        version = self._raw.driver_connection.execute("PRAGMA data_version").fetchone()[0]
-        is_changed = self._version is not None and version != self._version
-        self._version = version
+        """Whether another process has committed since the last question.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
+        version = self._data_version()
+        is_changed = self._seen is not None and version != self._seen
+        self._seen = version
         return is_changed
 
     def close(self) -> None:
-        """Give the connection back."""
-        if self._raw is not None:
-            self._raw.close()
-            self._raw = None
+        """Nothing is held."""
 
 
 class PostgresqlChanges:
@@ -47,6 +52,8 @@ class PostgresqlChanges:
     Args:
         notified: Called for each notification, in that thread.
     """
+
+    is_polled = False
 
     def __init__(self, engine: Engine, notified: Callable[[], None]) -> None:
         self._engine = engine

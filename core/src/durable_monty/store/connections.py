@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -76,6 +77,12 @@ class Connections:
         with self._translated(), self.engine.connect() as connection:
             with connection.execution_options(is_reader=True).begin():
                 yield connection
+
+    def data_version(self) -> int:
+        """SQLite's count of commits by other connections than the writing one."""
+        with self._lock, self._translated():
+            raw: Any = self._kept_connection(None).connection.driver_connection
+            return int(raw.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close every connection of this process."""

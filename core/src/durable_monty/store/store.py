@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, Connection, RowMapping, delete, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy import Engine as DatabaseEngine
 
 from durable_monty.errors import ExecutionNotFound
@@ -35,7 +35,7 @@ from durable_monty.store.rows import (
     workflow_record,
     workflow_values,
 )
-from durable_monty.store.schema import attempts, calls, executions, snapshots, workers, workflows
+from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
@@ -72,8 +72,9 @@ class Store:
         """
         if not self.is_shared:
             return None
-        engine = self._connections.engine
-        return PostgresqlChanges(engine, notified) if self._connections.is_postgresql else SqliteChanges(engine)
+        if self._connections.is_postgresql:
+            return PostgresqlChanges(self._connections.engine, notified)
+        return SqliteChanges(self._connections.data_version)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
@@ -405,6 +406,32 @@ class Store:
         with self._connections.read() as connection:
             row = connection.execute(query).mappings().first()
         return call_row(row) if row else None
+
+    def has_undelivered(self, execution_id: str) -> bool:
+        """Whether the execution has a call with an outcome that it has not got.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        query = (
+            select(calls.c.call_id)
+            .where(calls.c.execution_id == execution_id, calls.c.batch.is_(None))
+            .where(calls.c.status.not_in(OPEN_STATUSES))
+            .limit(1)
+        )
+        with self._connections.read() as connection:
+            row = self._execution(connection, execution_id)
+            return not row.status.is_terminal and connection.execute(query).first() is not None
+
+    def count_calls(self, execution_id: str) -> dict[str, int]:
+        """How many calls of host functions the execution has made, by their status."""
+        query = (
+            select(calls.c.status, func.count())
+            .where(calls.c.execution_id == execution_id, calls.c.kind == "function")
+            .group_by(calls.c.status)
+        )
+        with self._connections.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def failed_attempts(self, execution_id: str) -> list[tuple[int, int, float, str]]:
         """Earlier and late attempts: (call id, attempt, ended at, failure text)."""

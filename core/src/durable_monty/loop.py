@@ -1,0 +1,256 @@
+"""One worker's loop: what there is to do, in order, again and again.
+
+Each pass takes the outcomes that have come, makes them durable together with the turns they allow, hands over the calls
+that these turns announced, and tells executors what is over. Now and then, and whenever somebody rings, it looks at the
+database for what others have left there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from durable_monty.collector import Arrival, Collector, Verdict
+from durable_monty.dispatcher import Dispatcher
+from durable_monty.engine import Advanced
+from durable_monty.errors import StoreError
+from durable_monty.executors import Executors
+from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.records import DueCall
+from durable_monty.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+# Between two looks at whether another process has written to SQLite: short at first, because news tend to follow news.
+_FIRST_STEP_SECONDS = 0.005
+_LAST_STEP_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 5.0
+
+
+class Loop:
+    """The parts that only a worker has, and the order in which it uses them.
+
+    Args:
+        executor: The default executor as an object; None: as the configuration says.
+        default_name: The default executor's name; it is what `executor` stands for.
+        poll_interval_seconds: Longest time between two looks at the database.
+        on_step: Called with a name after each transaction and each hook; for tests that stop the process there.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        executor: Any | None,
+        default_name: str,
+        poll_interval_seconds: float,
+        on_step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._runtime = runtime
+        self._poll_interval_seconds = poll_interval_seconds
+        self._on_step = on_step
+        self.jobs = OpenJobs()
+        key = runtime.config.signing_key
+        self._collector = Collector(
+            runtime.store, runtime.planner, self.jobs, runtime.bell, signing_key=key, clock=runtime.clock
+        )
+        self._executors = Executors(
+            runtime.config.plugin_of, self._collector.deliver, self._collector.watch, is_signed=key is not None
+        )
+        self._dispatcher = Dispatcher(
+            runtime.store,
+            self._executors,
+            self.jobs,
+            self._collector.deliver,
+            signing_key=key,
+            clock=runtime.clock,
+        )
+        self._look_at = 0.0
+        self._looks_seen = runtime.looks_wanted
+        self._rings_seen = runtime.bell.rings
+        self._backlog: set[str] = set()
+        self._failures = 0
+        # A default executor that cannot be had is an error at once, not a warning at the first call.
+        if executor is None:
+            self._executors.load(default_name)
+        else:
+            self._executors.use(default_name, executor)
+        self._changes = runtime.store.watch(runtime.want_look)
+        self.checkpoints = 0
+
+    def tick(self) -> bool:
+        """One pass; returns whether there may be more to do at once.
+
+        `checkpoints` grows whenever something happened that may have ended an execution or shown that one has ended.
+        """
+        self._rings_seen = self._runtime.bell.rings
+        arrivals: list[Arrival] = []
+        try:
+            self._runtime.lease.renew()
+            taken_over = self._runtime.lease.take_over()
+            if taken_over:
+                log.info("took over jobs of a worker that is gone", extra={"jobs": len(taken_over)})
+                self._dispatcher.resume(taken_over)
+            arrivals = self._collector.take()
+            if arrivals:
+                self._record(self._collector.judge(arrivals))
+                arrivals = []
+            is_busy = self._look() if self._is_look_due() else False
+            is_busy = self._take_backlog() or is_busy
+            if self._dispatcher.has_to_complete:
+                self._dispatcher.complete(())
+        except StoreError as error:
+            self._collector.put_back(arrivals)
+            self._pause(error)
+            return False
+        if self._failures:
+            log.warning("the database answers again")
+            self._failures = 0
+        return is_busy or self._collector.has_news
+
+    def wait(self, timeout_seconds: float | None = None) -> None:
+        """Wait until there may be something to do, at most `timeout_seconds`."""
+        now = self._runtime.clock()
+        until = min(self._look_at, self._runtime.lease.renew_at)
+        if timeout_seconds is not None:
+            until = min(until, now + timeout_seconds)
+        step = _FIRST_STEP_SECONDS if self._changes is not None and self._changes.is_polled else until - now
+        while (left := until - self._runtime.clock()) > 0:
+            if self._runtime.bell.wait(self._rings_seen, min(step, left)):
+                return
+            if self._changes is not None and self._changes.is_polled and self._has_changed():
+                return
+            step = min(step * 1.5, _LAST_STEP_SECONDS)
+
+    @property
+    def has_local_jobs(self) -> bool:
+        """Whether jobs are open that live in this process."""
+        return any(
+            self.jobs.count(executor.name) and not executor.capabilities.survives_restart
+            for executor in self._executors.loaded
+        )
+
+    def close(self, grace_seconds: float) -> None:
+        """End in an orderly way: what runs in this process may finish for a while, what is remote goes on."""
+        self._collector.stop()
+        self._executors.stop(grace_seconds)
+        try:
+            arrivals = self._collector.take()
+            while arrivals:
+                self._record(self._collector.judge(arrivals), submits=False)
+                arrivals = self._collector.take()
+            self._return_local_jobs()
+            self._runtime.engine.release_all()
+            self._runtime.lease.end()
+        except StoreError as error:
+            # Everything that was not recorded will be found by whoever takes over after the lease.
+            log.warning("ending without a word to the database: %s", error)
+            self._runtime.engine.forget_all()
+        finally:
+            if self._changes is not None:
+                self._changes.close()
+
+    def _record(self, verdict: Verdict, *, submits: bool = True) -> None:
+        """Make outcomes durable, with the turns that they allow; then tell the executors."""
+        if verdict.next_attempts:
+            self._runtime.engine.reattempt(verdict.next_attempts)
+            self._on_step("attempts recorded")
+            self._look_no_later_than(min(item.due_at for item in verdict.next_attempts))
+        capacity = self._dispatcher.capacity() if submits else {}
+        for name, job in verdict.done:
+            if name in capacity and self.jobs.get(job.job_id) is not None:
+                capacity[name] += 1
+        if verdict.settlements:
+            advanced = self._runtime.engine.advance(verdict.settlements, capacity)
+            self._on_step("turns recorded")
+        else:
+            advanced = Advanced()
+        self.jobs.remove(job.job_id for _, job in verdict.done)
+        self._follow(advanced)
+        self._dispatcher.complete(verdict.done)
+        self._on_step("jobs completed")
+
+    def _follow(self, advanced: Advanced) -> None:
+        """Do outside what has just become durable."""
+        self.jobs.remove(advanced.settled)
+        if advanced.cancelled:
+            self._dispatcher.cancel(advanced.cancelled)
+            self.jobs.remove(job_id(due) for due in advanced.cancelled)
+        if advanced.to_submit:
+            self._submit(advanced.to_submit)
+        self._backlog |= advanced.pending
+        if advanced.wake_at is not None:
+            self._look_no_later_than(advanced.wake_at)
+        if advanced.ended:
+            self.checkpoints += 1
+
+    def _submit(self, calls: Sequence[DueCall]) -> None:
+        due_at = self._dispatcher.submit(calls)
+        self._on_step("calls submitted")
+        if due_at is not None:
+            self._look_no_later_than(due_at)
+
+    def _look(self) -> bool:
+        """See what is due in the database; returns whether there is more."""
+        runtime = self._runtime
+        self._looks_seen = runtime.looks_wanted
+        is_busy = False
+        now = runtime.clock()
+        if runtime.store.has_due(runtime.lease.worker, now):
+            advanced = runtime.engine.advance_due(self._dispatcher.capacity())
+            self._on_step("due turns recorded")
+            self._follow(advanced)
+            is_busy = advanced.is_busy
+        self._backlog |= runtime.store.pending_executors(now)
+        next_wake_at = runtime.store.next_wake_at()
+        self._look_at = now if is_busy else now + self._poll_interval_seconds
+        if next_wake_at is not None and next_wake_at > now:
+            self._look_no_later_than(next_wake_at)
+        self.checkpoints += 1
+        return is_busy
+
+    def _take_backlog(self) -> bool:
+        """Submit pending calls as far as their executors have room; returns whether that may go on at once."""
+        if not self._backlog:
+            return False
+        calls, self._backlog = self._dispatcher.claim(self._runtime.lease.worker, self._backlog)
+        if calls:
+            self._on_step("calls claimed")
+            self._submit(calls)
+        return False
+
+    def _is_look_due(self) -> bool:
+        return self._runtime.looks_wanted != self._looks_seen or self._look_at <= self._runtime.clock()
+
+    def _look_no_later_than(self, time: float) -> None:
+        self._look_at = min(self._look_at, time)
+
+    def _has_changed(self) -> bool:
+        try:
+            is_changed = self._changes is not None and self._changes.changed()
+        except StoreError:
+            is_changed = True
+        if is_changed:
+            self._look_at = 0.0
+        return is_changed
+
+    def _return_local_jobs(self) -> None:
+        """Give calls back that run in this process, which is going to end: the same attempts, for anybody."""
+        calls = [
+            job.due
+            for job in self.jobs.all()
+            if (executor := self._executors.get(job.executor)) is not None
+            and not executor.capabilities.survives_restart
+        ]
+        self._dispatcher.give_back(calls)
+
+    def _pause(self, error: StoreError) -> None:
+        """Leave a database alone that does not answer; nothing is lost meanwhile."""
+        if not self._failures:
+            log.warning("the database does not answer, trying again: %s", error)
+        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _MAX_PAUSE_SECONDS)
+        self._failures += 1
+        self._look_at = self._runtime.clock() + pause
+        self._rings_seen = self._runtime.bell.rings

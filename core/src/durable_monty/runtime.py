@@ -1,0 +1,59 @@
+"""What one process needs to advance executions, built once and shared by its service and its worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from durable_monty import remote
+from durable_monty.bell import Bell
+from durable_monty.config import Config
+from durable_monty.engine import Engine
+from durable_monty.interpreter import Interpreter, Limits
+from durable_monty.lease import Lease
+from durable_monty.planning import Planner
+from durable_monty.store import Store
+
+
+class Runtime:
+    """The parts of one process, wired together.
+
+    Attributes:
+        has_worker: Whether a worker of this process keeps what is claimed; without one every claim is given up after
+            its turn.
+    """
+
+    def __init__(self, store: Store, config: Config, clock: Callable[[], float] = time.time) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock
+        self.bell = Bell()
+        self.has_worker = False
+        self.planner = Planner(config.complete)
+        self.interpreter = Interpreter(Limits(**config.interpreter.model_dump()))
+        self.lease = Lease(store, config.worker.lease_seconds, clock)
+        self.engine = Engine(
+            store,
+            self.interpreter,
+            self.planner,
+            lambda: self.lease.worker,
+            signing_key=config.signing_key,
+            clock=clock,
+        )
+        self._looks_wanted = 0
+        remote.configure(signing_key=config.signing_key, allow=config.functions.allow)
+
+    @property
+    def looks_wanted(self) -> int:
+        """Counts the occasions to look at the database; a worker that has seen fewer looks."""
+        return self._looks_wanted
+
+    def use_default_executor(self, name: str) -> None:
+        """Let calls that name no executor go to this one, whatever the configuration says."""
+        self.config = self.config.model_copy(update={"executor": name})
+        self.planner.complete = self.config.complete
+
+    def want_look(self) -> None:
+        """Have the worker look at the database now. May be called from any thread."""
+        self._looks_wanted += 1
+        self.bell.ring()
