@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from durable_monty.errors import StoreError
-from durable_monty.held import Held, HeldExecutions
+from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, Failure, job_id_of
 from durable_monty.planning import Planner
-from durable_monty.records import CallKind, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
+from durable_monty.records import CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
 from durable_monty.store import Store, failure_text
 from durable_monty.turns import TurnRunner
 
@@ -144,7 +144,7 @@ class Engine:
         """Give up every claim, so that others may go on at once."""
         with self._lock:
             held = self._held.take_all()
-            wake = {item.row.id for item in held if item.has_undelivered}
+            wake = {item.row.id for item in held if item.has_ended_calls}
             self._store.release(self._worker, [item.row.id for item in held], wake, self._clock())
 
     def forget_all(self) -> None:
@@ -189,12 +189,15 @@ class Engine:
 
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
         try:
-            return self._turns.run(held, now, self._worker, capacity)
+            turn = self._turns.run(held, now, self._worker, capacity)
         except Exception as error:
             if not self._turns.is_crash(error):
                 raise
             self._pause_or_retry(held, error, now)
             return None
+        if turn is not None and len(self._held) > MAX_KEPT_EXECUTIONS:
+            turn.is_kept = False
+        return turn
 
     def _pause_or_retry(self, held: Held, error: Exception, now: float) -> None:
         crashes = held.row.crashes + 1
@@ -209,17 +212,18 @@ class Engine:
     def _settle_due(self, held: Held, now: float) -> list[Settlement]:
         """End timers whose time has come, and every open call if a cancellation is to enter the workflow."""
         settlements = []
-        is_cancelling = held.is_cancelling
-        for call in held.open_calls:
-            if is_cancelling:
-                reason = held.row.cancel_reason or "the execution was cancelled"
-                failure = failure_text(Failure("cancelled", "BaseException", reason))
-                settlements.append(_settlement(held.row, call.call_id, call.attempt, CallStatus.CANCELLED, failure, now))
+        if held.is_cancelling:
+            reason = held.row.cancel_reason or "the execution was cancelled"
+            failure = failure_text(Failure("cancelled", "BaseException", reason))
+            for call in held.open.values():
+                settlements.append(_settlement(held.row, call, CallStatus.CANCELLED, failure, now))
                 held.cancelled_jobs.append(DueCall(held.row.id, call))
-            elif call.kind is CallKind.TIMER and call.due_at is not None and call.due_at <= now:
-                settlements.append(
-                    _settlement(held.row, call.call_id, call.attempt, CallStatus.COMPLETED, "null", now)
-                )
+        else:
+            settlements = [
+                _settlement(held.row, call, CallStatus.COMPLETED, "null", now)
+                for call in held.timers
+                if call.due_at is not None and call.due_at <= now
+            ]
         for item in settlements:
             held.settle(item)
         return settlements
@@ -256,10 +260,9 @@ class Engine:
                 advanced.to_submit.append(DueCall(turn.execution_id, call))
             elif call.status is CallStatus.PENDING and call.executor is not None:
                 advanced.pending.add(call.executor)
-        for delivery in turn.deliveries:
-            delivered = held.live.get(delivery.call_id)
-            if delivered is not None:
-                advanced.settled.add(job_id_of(turn.execution_id, delivery.call_id, delivered.attempt))
+        advanced.settled |= {
+            job_id_of(turn.execution_id, call.call_id, call.attempt) for call in held.delivered.values()
+        }
         if turn.wake_at is not None:
             advanced.wake_at = turn.wake_at if advanced.wake_at is None else min(advanced.wake_at, turn.wake_at)
         if turn.status.is_terminal:
@@ -269,7 +272,5 @@ class Engine:
             self._held.drop(turn.execution_id)
 
 
-def _settlement(
-    row: ExecutionRow, call_id: int, attempt: int, status: CallStatus, outcome: str, now: float
-) -> Settlement:
-    return Settlement(row.id, call_id, attempt, status, outcome, now)
+def _settlement(row: ExecutionRow, call: CallRow, status: CallStatus, outcome: str, now: float) -> Settlement:
+    return Settlement(row.id, call.call_id, call.attempt, status, outcome, now)

@@ -6,7 +6,7 @@ the step before has written, and live sandboxes are a copy of snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,71 +26,100 @@ class Held:
 
     Attributes:
         row: The execution as the last turn left it.
-        live: Calls that are open, or ended and not durably delivered, by call id.
+        open: Calls whose outcome is not known, by call id.
+        undelivered: Calls that have ended and whose outcome has not entered the sandbox, in the order in which they
+            ended.
+        delivered: Calls whose outcome has entered the live sandbox, which no turn has made durable yet; in order.
+        unsaved: Their deliveries.
         snapshot: The stored snapshot, if it is small enough to be kept.
         session: A live sandbox, at `row.version` plus `unsaved`.
-        unsaved: Deliveries into the live sandbox that no turn has made durable yet, in order.
         cancelled_jobs: Calls that a cancellation ended, to be reported once that is durable.
     """
 
-    __slots__ = ("cancelled_jobs", "live", "next_batch", "row", "session", "snapshot", "source_map", "unsaved", "workflow")
+    __slots__ = (
+        "_timers",
+        "cancelled_jobs",
+        "delivered",
+        "next_batch",
+        "open",
+        "row",
+        "session",
+        "snapshot",
+        "source_map",
+        "undelivered",
+        "unsaved",
+        "workflow",
+    )
 
     def __init__(self, claimed: Claimed) -> None:
         self.row = claimed.row
         self.workflow: WorkflowRecord = claimed.workflow
         self.source_map = SourceMap(claimed.workflow.source, claimed.workflow.lines, claimed.workflow.filename)
-        self.live = claimed.live_calls
         self.snapshot: Snapshot | None = claimed.snapshot
         self.session: Session | None = None
+        self.open: dict[int, CallRow] = {}
+        self.undelivered: dict[int, CallRow] = {}
+        self.delivered: dict[int, CallRow] = {}
         self.unsaved: dict[int, Delivery] = {}
+        # Apart from the open calls, because they are looked at in every turn and may be few among many.
+        self._timers: dict[int, CallRow] = {}
         self.next_batch = claimed.row.next_batch
         self.cancelled_jobs: list[DueCall] = []
+        self._take(claimed.live_calls)
 
     def refresh(self, claimed: Claimed) -> None:
         """Take over what others have written since: outcomes, a cancellation. The live sandbox stays."""
         self.row = claimed.row
-        self.live = claimed.live_calls
+        self._take(claimed.live_calls)
         if claimed.snapshot is not None:
             self.snapshot = claimed.snapshot
 
     @property
-    def open_calls(self) -> list[CallRow]:
-        """Calls whose outcome is not known."""
-        return [call for call in self.live.values() if not call.status.is_terminal]
-
-    @property
-    def undelivered(self) -> list[CallRow]:
-        """Calls with an outcome that has not entered the sandbox, in the order in which they ended."""
-        return [call for call in self.live.values() if call.status.is_terminal and call.call_id not in self.unsaved]
-
-    @property
-    def has_undelivered(self) -> bool:
+    def has_ended_calls(self) -> bool:
         """Whether an outcome is not durably delivered."""
-        return any(call.status.is_terminal for call in self.live.values())
+        return bool(self.undelivered or self.delivered)
 
     @property
     def is_cancelling(self) -> bool:
         """Whether a cancellation was asked for and has not entered the workflow."""
         return self.row.cancel_deadline_at is not None and not self.row.is_cancel_delivered
 
+    @property
+    def waits_for_function(self) -> bool:
+        """Whether a call of a host function is open."""
+        return len(self.open) > len(self._timers)
+
+    @property
+    def timers(self) -> list[CallRow]:
+        """The open timers."""
+        return list(self._timers.values())
+
     def settle(self, item: Settlement) -> None:
         """Take an outcome into the copy; a late one is left to the store to refuse."""
-        call = self.live.get(item.call_id)
-        if call is None or call.status.is_terminal or call.attempt != item.attempt:
+        call = self.open.get(item.call_id)
+        if call is None or call.attempt != item.attempt:
             return
-        # Moved to the end: outcomes are delivered in the order in which they came.
-        del self.live[item.call_id]
+        del self.open[item.call_id]
+        self._timers.pop(item.call_id, None)
         call.status, call.outcome, call.ended_at = item.status, item.outcome, item.ended_at
-        self.live[item.call_id] = call
+        self.undelivered[item.call_id] = call
 
     def reattempt(self, item: NextAttempt) -> None:
         """Take over that an attempt failed and the next one is due."""
-        call = self.live.get(item.call_id)
+        call = self.open.get(item.call_id)
         if call is not None and call.attempt == item.attempt:
             # A copy: the one in hand belongs to the attempt that failed.
-            self.live[item.call_id] = replace(
+            self.open[item.call_id] = replace(
                 call, status=CallStatus.PENDING, attempt=call.attempt + 1, lost=call.lost + item.lost, token=None
             )
+
+    def note_delivery(self, batches: Sequence[Sequence[int]]) -> None:
+        """Take over that outcomes have entered the sandbox, one inner sequence per resume."""
+        for batch in batches:
+            for position, call_id in enumerate(batch):
+                self.unsaved[call_id] = Delivery(call_id, self.next_batch, position)
+                self.delivered[call_id] = self.undelivered.pop(call_id)
+            self.next_batch += 1
 
     def apply(self, turn: Turn) -> None:
         """Become what the turn has made durable."""
@@ -100,12 +129,11 @@ class Held:
         self.row.next_batch = self.next_batch = turn.next_batch
         self.row.is_cancel_delivered = turn.is_cancel_delivered
         self.row.crashes = 0
-        for delivery in turn.deliveries:
-            self.live.pop(delivery.call_id, None)
+        self.unsaved.clear()
+        self.delivered.clear()
         for call in turn.calls:
             if call.kind is not CallKind.CLOCK:
-                self.live[call.call_id] = call
-        self.unsaved.clear()
+                self._add(call)
         if turn.snapshot is not None:
             self.snapshot = turn.snapshot if len(turn.snapshot.data) <= MAX_KEPT_STATE_BYTES else None
 
@@ -119,8 +147,25 @@ class Held:
         if self.session is not None:
             self.session.close()
             self.session = None
+        self.undelivered = {**self.delivered, **self.undelivered}
+        self.delivered = {}
         self.unsaved.clear()
         self.next_batch = self.row.next_batch
+
+    def _take(self, live: Mapping[int, CallRow]) -> None:
+        """Replace the copy of the calls by what the store has."""
+        self.open, self._timers, self.undelivered = {}, {}, {}
+        for call in live.values():
+            if call.call_id not in self.unsaved:
+                self._add(call)
+
+    def _add(self, call: CallRow) -> None:
+        if call.status.is_terminal:
+            self.undelivered[call.call_id] = call
+            return
+        self.open[call.call_id] = call
+        if call.kind is CallKind.TIMER:
+            self._timers[call.call_id] = call
 
 
 class HeldExecutions:

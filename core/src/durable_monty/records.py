@@ -188,6 +188,7 @@ class Turn:
         version: The version this turn started from; it becomes `version + 1`.
         is_kept: Whether the worker keeps its claim after the turn.
         wake_at: When the execution is to be looked at again without news; None: only when something arrives.
+        seen_wake_at: The wake-up time that this turn has dealt with; another one that is found stays.
         calls: Calls that the turn announced, clock answers included.
         cancelled: Calls that ended unanswered because the execution ended or was cancelled.
         note: A sentence for `show`, such as "rebuilt from the log"; None keeps the old one.
@@ -201,6 +202,7 @@ class Turn:
     next_batch: int = 0
     is_kept: bool = False
     wake_at: float | None = None
+    seen_wake_at: float | None = None
     calls: list[CallRow] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)

@@ -40,7 +40,7 @@ def replay(
         if progress.is_finished:
             raise ReplayMismatch("rebuilding from the log: the workflow ended earlier than the log says")
         answers = [_answer(call) for call in batch]
-        missing = {answer.call_id for answer in answers} - set(session.pending_call_ids)
+        missing = {answer.call_id for answer in answers} - session.pending_call_ids
         if missing:
             raise ReplayMismatch(f"rebuilding from the log: the workflow does not wait for calls {sorted(missing)}")
         progress = Progress()

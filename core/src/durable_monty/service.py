@@ -110,14 +110,14 @@ class OrchestratorService:
         differs = [
             what
             for what, is_same in (
-                ("workflow", existing.workflow == row.workflow),
-                ("inputs", existing.inputs == row.inputs),
+                ("another workflow", existing.workflow == row.workflow),
+                ("other inputs", existing.inputs == row.inputs),
             )
             if not is_same
         ]
         if differs:
             raise ExecutionConflict(
-                f"starting execution {id_!r}: it exists with another {' and other '.join(differs)}; choose another "
+                f"starting execution {id_!r}: it exists with {' and '.join(differs)}; choose another "
                 "id, or start it with what it was started with"
             )
         return id_
@@ -161,12 +161,11 @@ class OrchestratorService:
         row = self.runtime.store.execution(execution_id)
         if not row.status.is_terminal:
             self.runtime.lease.renew()
-            advanced = self.runtime.engine.advance_one(execution_id)
+            self.runtime.engine.advance_one(execution_id)
             if self.runtime.has_worker:
                 self.runtime.want_look()
             else:
                 self.runtime.engine.release_all()
-            del advanced
         return self.get_execution(execution_id)
 
     def poll(self, execution_id: str | None = None) -> Any:

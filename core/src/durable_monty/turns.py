@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from durable_monty import codec
-from durable_monty.held import MAX_KEPT_EXECUTIONS, Held
+from durable_monty.held import Held
 from durable_monty.interpreter import (
     Announced,
     Answer,
@@ -66,12 +66,15 @@ class TurnRunner:
         Raises:
             SandboxCrashed: The sandbox process died, other than by its time limit.
         """
-        turn = Turn(held.row.id, held.row.version, held.row.status, at=now)
-        turn.is_cancel_delivered = held.row.is_cancel_delivered or any(
-            call.status is CallStatus.CANCELLED for call in held.undelivered
+        turn = Turn(held.row.id, held.row.version, held.row.status, at=now, seen_wake_at=held.row.wake_at)
+        turn.is_cancel_delivered = held.row.is_cancel_delivered or (
+            held.row.cancel_deadline_at is not None
+            and any(call.status is CallStatus.CANCELLED for call in held.undelivered.values())
         )
         if _is_to_be_ended(held, now):
             return self._end_cancelled(held, turn)
+        if held.row.version > 0 and not held.undelivered and not _must_be_recorded(held, turn, now):
+            return None
         try:
             progress = self._progress(held, turn)
         except SandboxCrashed as crash:
@@ -81,7 +84,7 @@ class TurnRunner:
             return self._end(held, turn, _out_of_time(self._interpreter))
         except ReplayMismatch as mismatch:
             return self._end(held, turn, Raised("RuntimeError", str(mismatch)))
-        self._note_deliveries(held, progress)
+        held.note_delivery(progress.batches)
         if progress.is_finished:
             return self._finish(held, turn, progress)
         if not progress.announced and not _must_be_recorded(held, turn, now):
@@ -95,7 +98,7 @@ class TurnRunner:
             if started is not None:
                 return started
         assert held.session is not None
-        return held.session.advance([_answer(call) for call in held.undelivered])
+        return held.session.advance([_answer(call) for call in held.undelivered.values()])
 
     def _open(self, held: Held, turn: Turn) -> Progress | None:
         """Open the sandbox: fresh, from the snapshot, or from the log; the first returns its progress."""
@@ -140,12 +143,6 @@ class TurnRunner:
             raise
         return session
 
-    def _note_deliveries(self, held: Held, progress: Progress) -> None:
-        for batch in progress.batches:
-            for position, call_id in enumerate(batch):
-                held.unsaved[call_id] = Delivery(call_id, held.next_batch, position)
-            held.next_batch += 1
-
     def _suspend(
         self, held: Held, turn: Turn, progress: Progress, now: float, worker: str, capacity: dict[str, int]
     ) -> Turn:
@@ -154,12 +151,8 @@ class TurnRunner:
         turn.deliveries = list(held.unsaved.values())
         turn.next_batch = held.next_batch
         turn.calls = [self._call(held, announced, now, worker, capacity) for announced in progress.announced]
-        delivered = set(held.unsaved)
-        open_calls = [call for call in (*held.live.values(), *turn.calls) if not call.status.is_terminal]
-        turn.wake_at = _wake_at(held, turn, open_calls)
-        turn.is_kept = len(held.live) < MAX_KEPT_EXECUTIONS and any(
-            call.kind is CallKind.FUNCTION and call.call_id not in delivered for call in open_calls
-        )
+        turn.wake_at = _wake_at(held, turn)
+        turn.is_kept = held.waits_for_function or any(call.kind is CallKind.FUNCTION for call in turn.calls)
         turn.snapshot = seal(
             held.row.id,
             held.row.version + 1,
@@ -243,15 +236,14 @@ class TurnRunner:
         """What every end of an execution has in common."""
         turn.deliveries = list(held.unsaved.values())
         turn.next_batch = held.next_batch
-        turn.cancelled = [call.call_id for call in held.open_calls]
-        held.cancelled_jobs += [DueCall(held.row.id, call) for call in held.open_calls]
+        turn.cancelled = list(held.open)
+        held.cancelled_jobs += [DueCall(held.row.id, call) for call in held.open.values()]
         held.close_session()
         return turn
 
     def _cause(self, held: Held, raised: Raised) -> str | None:
         """The remote traceback of the call whose failure left the workflow, if one did."""
-        failed = [call for call in held.live.values() if call.status is CallStatus.FAILED and call.call_id in held.unsaved]
-        candidates = [*reversed(failed)]
+        candidates = [call for call in reversed(held.delivered.values()) if call.status is CallStatus.FAILED]
         if not any(_is_cause(call, raised) for call in candidates):
             candidates = [call for call in reversed(self._store.calls(held.row.id)) if call.status is CallStatus.FAILED]
         for call in candidates:
@@ -272,8 +264,9 @@ def _answer(call: CallRow) -> Answer:
     return Answer(call.call_id, failure=read_failure(call.outcome or ""))
 
 
-def _wake_at(held: Held, turn: Turn, open_calls: Sequence[CallRow]) -> float | None:
-    times = [call.due_at for call in open_calls if call.kind is CallKind.TIMER and call.due_at is not None]
+def _wake_at(held: Held, turn: Turn) -> float | None:
+    timers = (*held.timers, *(call for call in turn.calls if call.kind is CallKind.TIMER))
+    times = [call.due_at for call in timers if call.due_at is not None]
     if held.row.cancel_deadline_at is not None:
         times.append(held.row.cancel_deadline_at if turn.is_cancel_delivered else turn.at)
     return min(times, default=None)

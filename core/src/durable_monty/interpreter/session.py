@@ -150,13 +150,13 @@ class Session:
         return state
 
     @property
-    def pending_call_ids(self) -> list[int]:
-        """The calls that would be taken now: the one blocking call, or every open one, in ascending order."""
+    def pending_call_ids(self) -> set[int]:
+        """The calls whose answers would be taken now: the one blocking call, or every awaited one."""
         if isinstance(self._position, monty.FunctionSnapshot):
-            return [self._position.call_id]
+            return {self._position.call_id}
         if isinstance(self._position, monty.FutureSnapshot):
-            return sorted(self._position.pending_call_ids)
-        return []
+            return set(self._position.pending_call_ids)
+        return set()
 
     @property
     def line(self) -> int:
@@ -171,7 +171,7 @@ class Session:
         progress = Progress()
         waiting = {answer.call_id: answer for answer in answers}
         while waiting and not progress.is_finished:
-            wanted = set(self.pending_call_ids)
+            wanted = self.pending_call_ids
             batch = [answer for answer in waiting.values() if answer.call_id in wanted]
             if not batch:
                 break

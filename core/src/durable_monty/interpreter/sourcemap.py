@@ -36,6 +36,9 @@ class SourceMap:
         entries = ["Traceback (most recent call last):"] if raised.frames else []
         for frame in raised.frames:
             line = self._user_line(frame.line)
+            if not line and frame.function_name in (None, "<module>"):
+                # The call that starts a `@workflow` function is not the user's.
+                continue
             filename = self._filename if line else _HELPER_FILENAME
             entries.append(f'  File "{filename}", line {line or frame.line}, in {frame.function_name or "<module>"}')
             entries += self._excerpt(frame)

@@ -67,9 +67,8 @@ class PostgresqlChanges:
         return False
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; the thread ends by itself within a moment."""
         self._stopping.set()
-        self._thread.join(2.0)
 
     def _listen(self) -> None:
         while not self._stopping.is_set():

@@ -51,6 +51,7 @@ _TURN_COLUMNS = {
     "status": "text",
     "next_batch": "int",
     "wake_at": "float8",
+    "seen_wake_at": "float8",
     "at": "float8",
     "ended_at": "float8",
     "output": "text",
@@ -78,14 +79,16 @@ _SNAPSHOT_COLUMNS = {
     "snapshot": "bytea",
 }
 
+# A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
 # `news` without a status are deliveries of outcomes that were recorded earlier; a delivery counts only with its turn.
 _COMMIT = f"""
 WITH turn AS (
     SELECT * FROM unnest({_arrays("turn", _TURN_COLUMNS)}) AS t({", ".join(_TURN_COLUMNS)})
 ), moved AS (
     UPDATE executions e SET version = e.version + 1, worker = t.keep, status = t.status, next_batch = t.next_batch,
-        wake_at = t.wake_at, started_at = coalesce(e.started_at, t.at), ended_at = t.ended_at, output = t.output,
-        error = t.error, note = coalesce(t.note, e.note), crashes = 0,
+        wake_at = CASE WHEN t.ended_at IS NOT NULL OR e.wake_at IS NOT DISTINCT FROM t.seen_wake_at THEN t.wake_at
+            ELSE e.wake_at END,
+        started_at = coalesce(e.started_at, t.at), ended_at = t.ended_at, output = t.output, error = t.error, note = coalesce(t.note, e.note), crashes = 0,
         is_cancel_delivered = t.is_cancel_delivered
     FROM turn t WHERE e.id = t.id AND e.version = t.version AND e.worker = %(worker)s
     RETURNING e.id, e.status
@@ -129,7 +132,7 @@ WITH turn AS (
     UPDATE executions e SET wake_at = %(now)s
     WHERE (e.id = ANY(%(wake)s::text[]) OR e.id = ANY(%(turn_id)s::text[]))
         AND NOT EXISTS (SELECT 1 FROM moved m WHERE m.id = e.id)
-        AND e.status IN ('scheduled', 'running', 'waiting') AND (e.wake_at IS NULL OR e.wake_at > %(now)s)
+        AND e.status IN ('scheduled', 'running', 'waiting')
     RETURNING e.id
 ), told AS (
     SELECT pg_notify(%(channel)s, '') WHERE EXISTS (SELECT 1 FROM woken)

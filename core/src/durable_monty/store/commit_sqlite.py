@@ -20,9 +20,10 @@ from durable_monty.store.rows import (
     turn_values,
 )
 
+# A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
 _TURN = """
 UPDATE executions SET version = version + 1, worker = :keep, status = :status, next_batch = :next_batch,
-    wake_at = :wake_at, started_at = coalesce(started_at, :at), ended_at = :ended_at, output = :output, error = :error,
+    wake_at = CASE WHEN :ended_at IS NOT NULL OR wake_at IS :seen_wake_at THEN :wake_at ELSE wake_at END, started_at = coalesce(started_at, :at), ended_at = :ended_at, output = :output, error = :error,
     note = coalesce(:note, note), crashes = 0,
     is_cancel_delivered = :is_cancel_delivered
 WHERE id = :id AND version = :version AND worker = :worker
@@ -57,7 +58,7 @@ ON CONFLICT (execution_id) DO UPDATE SET version = excluded.version, monty_versi
 _DROP_SNAPSHOT = "DELETE FROM snapshots WHERE execution_id = :execution_id"
 _WAKE = """
 UPDATE executions SET wake_at = :now
-WHERE id = :id AND status IN ('scheduled', 'running', 'waiting') AND (wake_at IS NULL OR wake_at > :now)
+WHERE id = :id AND status IN ('scheduled', 'running', 'waiting')
 """
 
 

@@ -118,6 +118,7 @@ def turn_values(turn: Turn, worker: str) -> dict[str, Any]:
         "status": str(turn.status),
         "next_batch": turn.next_batch,
         "wake_at": turn.wake_at,
+        "seen_wake_at": turn.seen_wake_at,
         "at": turn.at,
         "ended_at": turn.at if turn.status.is_terminal else None,
         "output": turn.output,

@@ -234,7 +234,7 @@ class Store:
         """
         this = executions.c.id == execution_id
         with self._connections.write() as connection:
-            row = self._execution(connection, execution_id)
+            row = self._execution(connection, execution_id, is_locked=True)
             if row.status.is_terminal or row.cancel_deadline_at is not None:
                 return row
             if row.version == 0 and row.worker is None:
@@ -452,8 +452,9 @@ class Store:
 
     # Parts
 
-    def _execution(self, connection: Connection, execution_id: str) -> ExecutionRow:
-        row = connection.execute(select(executions).where(executions.c.id == execution_id)).mappings().first()
+    def _execution(self, connection: Connection, execution_id: str, *, is_locked: bool = False) -> ExecutionRow:
+        query = select(executions).where(executions.c.id == execution_id)
+        row = connection.execute(query.with_for_update() if is_locked else query).mappings().first()
         if row is None:
             raise ExecutionNotFound(
                 f"looking for execution {execution_id!r}: {self.url} has none with this id; "

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from durable_monty import remote
 from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
+from durable_monty_local.backlog import Backlog
 from durable_monty_local.deadlines import Deadlines
 from durable_monty_local.failures import timed_out
 from durable_monty_local.lanes import Lane, Lanes
@@ -49,6 +50,7 @@ class Executor:
         self._lock = threading.Lock()
         self._is_async: dict[str, bool] = {}
         self._accepted = 0
+        self._backlog = Backlog()
         self._lanes = Lanes(self._make_lane, self._size)
         self._deadlines = Deadlines(lambda call: self.report(Outcome(call.job_id, failure=timed_out(call))))
         self._loop: LoopThread | None = None
@@ -94,7 +96,8 @@ class Executor:
 
     @hookimpl
     def complete(self, jobs: Sequence[Job]) -> None:
-        """Nothing is kept that could be forgotten."""
+        """Let further calls begin."""
+        self._backlog.remove(job.job_id for job in jobs)
 
     @hookimpl
     def cancel(self, jobs: Sequence[Job], force: bool) -> dict[str, bool]:
@@ -112,6 +115,8 @@ class Executor:
         ends_at = time.monotonic() + grace_seconds
         while self._open and time.monotonic() < ends_at:
             time.sleep(min(0.01, grace_seconds))
+        self._context = None
+        self._backlog.clear()
         self._lanes.close()
         if self._loop is not None:
             self._loop.close()
@@ -152,8 +157,9 @@ class Executor:
     def _make_lane(self) -> Lane:
         return ProcessLane(self) if self.settings.mode == "process" else ThreadLane(self)
 
-    def is_wanted(self, call: Call) -> bool:
-        """Whether anybody waits for its outcome; False once it was cancelled."""
+    def may_begin(self, call: Call) -> bool:
+        """Wait until the worker has kept up; then whether anybody still wants the outcome of this call."""
+        self._backlog.wait()
         return call.job_id in self._open
 
     def watch(self, call: Call) -> None:
@@ -170,6 +176,7 @@ class Executor:
                 return
             self._open.discard(outcome.job_id)
         if self._context is not None:
+            self._backlog.add(outcome.job_id)
             self._context.deliver([outcome])
         else:
             self._undelivered.put(outcome)
@@ -201,7 +208,7 @@ class ThreadLane:
 
     def run(self, call: Call) -> None:
         """Run one call."""
-        if self._executor.is_wanted(call):
+        if self._executor.may_begin(call):
             self._executor.watch(call)
             self._executor.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
 
@@ -222,7 +229,7 @@ class ProcessLane:
         """Run one call."""
         from durable_monty_local.processes import ChildDied, ChildTimedOut
 
-        if not self._executor.is_wanted(call):
+        if not self._executor.may_begin(call):
             return
         try:
             outcome = Outcome(call.job_id, reply=self._child.run(call.envelope, call.timeout_seconds))

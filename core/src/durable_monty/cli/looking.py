@@ -1,0 +1,207 @@
+"""`list`, `show`, `result` and `cancel`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from durable_monty.cli.output import (
+    FAILED,
+    config_option,
+    json_option,
+    open_service,
+    plain_json,
+    print_json,
+    print_table,
+    shown_time,
+)
+
+if TYPE_CHECKING:
+    from durable_monty.records import CallRow, ExecutionRow, WorkflowRecord
+
+_STATUSES = ("scheduled", "running", "waiting", "completed", "failed", "cancelled", "paused")
+_SHOWN_CALLS = 50
+_SHOWN_CHARACTERS = 60
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only executions with this status.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most executions to list.")
+@json_option
+@config_option
+def list_(status: str | None, limit: int, as_json: bool, config_path: str | None) -> None:
+    """List executions, the newest first."""
+    found = open_service(config_path).list_executions(status, limit)
+    keys = ("execution_id", "status", "created_at", "ended_at")
+    if as_json:
+        print_json([{key: item[key] for key in keys} for item in found])
+        return
+    rows = [
+        (item["execution_id"], item["status"], shown_time(item["created_at"]), shown_time(item["ended_at"]))
+        for item in found
+    ]
+    print_table(("execution", "status", "created", "ended"), rows)
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@click.option("--all", "show_all", is_flag=True, help=f"Show every call, not only the last {_SHOWN_CALLS}.")
+@json_option
+@config_option
+def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | None) -> None:
+    """Show an execution: its calls, their attempts and times, and its source with the line it waits at."""
+    service = open_service(config_path)
+    store = service.runtime.store
+    row = store.execution(execution_id)
+    workflow = store.workflow(row.workflow)
+    calls = store.calls(execution_id)
+    failures = store.failed_attempts(execution_id)
+    waiting = _waiting_lines(row, calls)
+    if as_json:
+        print_json(_as_json(service.get_execution(execution_id), workflow, calls, failures, waiting))
+        return
+    _print_head(row, workflow)
+    _print_calls(calls, show_all=show_all)
+    _print_failures(failures)
+    _print_source(workflow, set(waiting))
+    if row.error:
+        click.echo(f"\n{row.error}")
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@config_option
+def result(execution_id: str, config_path: str | None) -> None:
+    """Print the value that an execution returned, as JSON."""
+    from durable_monty.cli.starting import print_end
+
+    print_end(open_service(config_path), execution_id)
+
+
+@click.command()
+@click.argument("execution_id", metavar="ID")
+@click.option("--reason", help="A sentence for `show`.")
+@click.option("--deadline-seconds", default=60.0, show_default=True, help="After this it is ended by force.")
+@config_option
+def cancel(execution_id: str, reason: str | None, deadline_seconds: float, config_path: str | None) -> None:
+    """Ask for the end of an execution; its `finally` blocks run first."""
+    from durable_monty.errors import ExecutionEnded
+
+    try:
+        open_service(config_path).cancel(execution_id, reason, deadline_seconds)
+    except ExecutionEnded as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAILED)
+
+
+def _waiting_lines(row: ExecutionRow, calls: Sequence[CallRow]) -> list[int]:
+    """The lines of the calls that are open, in the order in which they were made."""
+    if row.status.is_terminal:
+        return []
+    return [call.line for call in calls if call.line and not call.status.is_terminal]
+
+
+def _as_json(
+    execution: dict[str, Any],
+    workflow: WorkflowRecord,
+    calls: Sequence[CallRow],
+    failures: Sequence[tuple[int, int, float, str]],
+    waiting: Sequence[int],
+) -> dict[str, Any]:
+    from durable_monty.store import read_failure
+
+    earlier: dict[int, list[dict[str, Any]]] = {}
+    for call_id, attempt, ended_at, text in failures:
+        failure = read_failure(text)
+        earlier.setdefault(call_id, []).append(
+            {"attempt": attempt, "ended_at": ended_at, "kind": failure.kind, "type": failure.type, "message": failure.message}
+        )
+    return {
+        **execution,
+        "inputs": plain_json(execution["inputs"]),
+        "output": plain_json(execution["output"]),
+        "workflow": workflow.name,
+        "calls": [
+            {
+                "call_id": call.call_id,
+                "kind": call.kind.value,
+                "function": call.function,
+                "status": call.status.value,
+                "attempts": call.attempt,
+                "executor": call.executor,
+                "line": call.line or None,
+                "created_at": call.created_at,
+                "ended_at": call.ended_at,
+                "earlier_failures": earlier.get(call.call_id, []),
+            }
+            for call in calls
+        ],
+        "source": workflow.user_source,
+        "paused_line": waiting[0] if waiting else None,
+    }
+
+
+def _print_head(row: ExecutionRow, workflow: WorkflowRecord) -> None:
+    click.echo(f"execution  {row.id}")
+    click.echo(f"workflow   {workflow.name} ({workflow.filename})")
+    click.echo(f"status     {row.status.value}")
+    click.echo(f"created    {shown_time(row.created_at)}")
+    if row.ended_at is not None:
+        click.echo(f"ended      {shown_time(row.ended_at)}")
+    if row.note:
+        click.echo(f"note       {row.note}")
+    click.echo(f"inputs     {_short(row.inputs)}")
+    if row.output is not None:
+        click.echo(f"output     {_short(row.output)}")
+
+
+def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
+    shown = calls if show_all else calls[-_SHOWN_CALLS:]
+    if len(shown) < len(calls):
+        click.echo(f"\nthe last {len(shown)} of {len(calls)} calls; --all shows every one")
+    elif calls:
+        click.echo("")
+    if not shown:
+        return
+    rows = [
+        (
+            call.call_id,
+            call.line or "-",
+            call.function,
+            _short(call.arguments),
+            call.status.value,
+            call.attempt,
+            call.executor or "-",
+            shown_time(call.created_at),
+            "-" if call.ended_at is None else f"{call.ended_at - call.created_at:.3f} s",
+        )
+        for call in shown
+    ]
+    print_table(("call", "line", "function", "arguments", "status", "attempt", "executor", "made", "took"), rows)
+
+
+def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
+    from durable_monty.store import read_failure
+
+    if not failures:
+        return
+    click.echo("\nattempts that failed and were followed by another, or came too late:")
+    rows = []
+    for call_id, attempt, ended_at, text in failures[-_SHOWN_CALLS:]:
+        failure = read_failure(text)
+        rows.append((call_id, attempt, shown_time(ended_at), failure.kind, _short(f"{failure.type}: {failure.message}")))
+    print_table(("call", "attempt", "ended", "kind", "failure"), rows)
+
+
+def _print_source(workflow: WorkflowRecord, waiting: set[int]) -> None:
+    click.echo("")
+    for number, line in enumerate(workflow.user_source.split("\n"), workflow.first_line):
+        mark = ">" if number in waiting else " "
+        click.echo(f"{mark} {number:4}  {line}".rstrip())
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -1,0 +1,209 @@
+"""`executors`, `config` and `db`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from durable_monty.cli.output import (
+    UNUSABLE,
+    Group,
+    config_option,
+    json_option,
+    print_json,
+    print_table,
+    set_up_logging,
+)
+
+if TYPE_CHECKING:
+    from durable_monty.config import Config
+    from durable_monty.models import Finding
+
+
+@click.group(cls=Group)
+def executors() -> None:
+    """What is installed and configured to run functions."""
+
+
+@executors.command("list")
+@json_option
+@config_option
+def list_executors(as_json: bool, config_path: str | None) -> None:
+    """List configured executors and installed plug-ins; loads none of them."""
+    from durable_monty import config, plugins
+
+    chosen = config.load(config_path)
+    installed = plugins.available()
+    used = {name: chosen.plugin_of(name)[0] for name in chosen.executors}
+    used |= {name: name for name in installed if name not in used}
+    rows = []
+    for name, plugin in sorted(used.items()):
+        info = installed.get(plugin)
+        rows.append(
+            {
+                "name": name,
+                "plugin": plugin,
+                "distribution": info.distribution if info else None,
+                "version": info.version if info else None,
+                "is_default": name == chosen.executor,
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("executor", "plug-in", "distribution", "version", ""),
+        [
+            (
+                row["name"],
+                row["plugin"],
+                row["distribution"] or "not installed",
+                row["version"],
+                "default" if row["is_default"] else "",
+            )
+            for row in rows
+        ],
+    )
+
+
+@executors.command("check")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@json_option
+@config_option
+def check_executors(names: Sequence[str], as_json: bool, config_path: str | None) -> None:
+    """Ask executors whether they can work: every configured one, or those named.
+
+    Exits with 2 if one of them cannot.
+    """
+    from durable_monty import config
+
+    set_up_logging(verbose=False)
+    chosen = config.load(config_path)
+    named = list(names) or sorted({*chosen.executors, *chosen.executor_names()})
+    results = [_checked(chosen, name) for name in named]
+    if as_json:
+        print_json([item for item, _ in results])
+    else:
+        for item, findings in results:
+            click.echo(f"{item['name']} ({item['plugin']}): {item['status']}")
+            for finding in findings:
+                remedy = f"; {finding.remedy}" if finding.remedy else ""
+                click.echo(f"  {finding.level}: {finding.message}{remedy}")
+    if any(item["status"] == "broken" for item, _ in results):
+        sys.exit(UNUSABLE)
+
+
+def _checked(chosen: Config, name: str) -> tuple[dict[str, Any], list[Finding]]:
+    from durable_monty import plugins
+    from durable_monty.errors import ConfigError, PluginError
+    from durable_monty.models import Finding
+
+    plugin, options = chosen.plugin_of(name)
+    try:
+        findings = plugins.load(name, plugin, options).check()
+    except (PluginError, ConfigError) as error:
+        findings = [Finding("error", str(error))]
+    is_broken = any(finding.level == "error" for finding in findings)
+    shown = [{"level": item.level, "message": item.message, "remedy": item.remedy} for item in findings]
+    return {"name": name, "plugin": plugin, "status": "broken" if is_broken else "ok", "findings": shown}, findings
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """The configuration in force."""
+
+
+@config.command("show")
+@json_option
+@config_option
+def show_config(as_json: bool, config_path: str | None) -> None:
+    """Print every key with its value; secrets are masked."""
+    from durable_monty import config
+
+    shown = config.to_display(config.load(config_path))
+    if as_json:
+        print_json(shown)
+    else:
+        for line in _toml_lines(shown, ()):
+            click.echo(line)
+
+
+@config.command("check")
+@json_option
+@config_option
+def check_config(as_json: bool, config_path: str | None) -> None:
+    """Check the configuration, with the settings of every executor it names; exits with 2 if it cannot be used."""
+    from pathlib import Path
+
+    from durable_monty import config, plugins
+
+    chosen = config.load(config_path)
+    for name in sorted({*chosen.executors, *chosen.executor_names()}):
+        plugins.load(name, *chosen.plugin_of(name))
+    file = config_path or config.find(Path.cwd())
+    if as_json:
+        print_json({"file": str(file) if file else None, "status": "ok"})
+    else:
+        click.echo(f"ok: {file or 'no configuration file, the defaults hold'}")
+
+
+@config.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, installed plug-ins included."""
+    from durable_monty import config, plugins
+
+    settings = {name: plugins.plugin_class(name).Settings for name in plugins.available()}
+    print_json(config.json_schema(settings))
+
+
+@click.group(cls=Group)
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+@config_option
+def upgrade(config_path: str | None) -> None:
+    """Bring the database to the schema of this version."""
+    from durable_monty import config
+    from durable_monty.store import HEAD, open_store
+
+    chosen = config.load(config_path)
+    store = open_store(chosen.store.url, synchronous=chosen.store.synchronous)
+    click.echo(f"{store.url}: {HEAD}")
+
+
+@db.command("current")
+@json_option
+@config_option
+def current(as_json: bool, config_path: str | None) -> None:
+    """Print the database's schema revision; changes nothing."""
+    from durable_monty import config
+    from durable_monty.store import HEAD, current_revision
+
+    found = current_revision(config.load(config_path).store.url)
+    if as_json:
+        print_json({"current": found, "newest": HEAD})
+    else:
+        click.echo(f"{found or 'none'} (newest: {HEAD})")
+
+
+def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    lines = [f"[{'.'.join(map(_key, path))}]"] if path and plain else []
+    for key, value in plain.items():
+        lines.append(f"# {key} is not set" if value is None else f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}")
+    if lines:
+        lines.append("")
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += _toml_lines(value, (*path, key))
+    return lines
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
