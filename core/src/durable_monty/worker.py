@@ -25,13 +25,22 @@ class Worker:
             with `submit_call` and `get_stats`), the name of a configured one, or None for the configured default.
         poll_interval: Longest time between two looks at the database, in seconds. News made in this process, and on
             PostgreSQL in any process, are acted on at once.
+        on_step: Called with a name after each transaction and each hook of the loop; for tests that end the process
+            between two of them.
 
     Raises:
         PluginError: At `run`: the executor's plug-in is missing or broken.
         ConfigError: At `run`: the executor's settings cannot be used.
     """
 
-    def __init__(self, service: OrchestratorService, executor: Any = None, poll_interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        service: OrchestratorService,
+        executor: Any = None,
+        poll_interval: float = 1.0,
+        *,
+        on_step: Callable[[str], None] = lambda name: None,
+    ) -> None:
         if not poll_interval > 0:
             raise ValueError(f"poll_interval is {poll_interval!r}; it must be more than 0 seconds")
         self._runtime = service.runtime
@@ -39,6 +48,7 @@ class Worker:
         self._executor = None if isinstance(executor, str) else executor
         if isinstance(executor, str):
             self._runtime.use_default_executor(executor)
+        self._on_step = on_step
         self._stopping = threading.Event()
         self._grace_seconds = _STOP_GRACE_SECONDS
         self._loop: Loop | None = None
@@ -104,7 +114,7 @@ class Worker:
     def _opened(self) -> Loop:
         if self._loop is None:
             self._loop = Loop(
-                self._runtime, self._executor, self._runtime.config.executor, self._poll_interval
+                self._runtime, self._executor, self._runtime.config.executor, self._poll_interval, self._on_step
             )
             self._runtime.has_worker = True
         return self._loop

@@ -255,7 +255,7 @@ class Session:
         if reference is None:
             return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
         try:
-            arguments = self._arguments(position, name, progress)
+            arguments = self._arguments(position)
         except UnawaitedCall as unawaited:
             message = self._forgot(unawaited, progress, f"an argument of {name}()")
             return position.resume({"exc_type": "RuntimeError", "message": message})
@@ -273,9 +273,9 @@ class Session:
         )
         return None if reference.blocking else position.resume({"future": ...})
 
-    def _arguments(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> str:
-        args = codec.dumps([from_sandbox(item) for item in position.args], path=f"the arguments of {name}()")
-        kwargs = codec.dumps(from_sandbox(position.kwargs), path=f"the keyword arguments of {name}()")
+    def _arguments(self, position: monty.FunctionSnapshot) -> str:
+        args = codec.dumps([from_sandbox(item) for item in position.args], path="args")
+        kwargs = codec.dumps(from_sandbox(position.kwargs), path="kwargs")
         return f"[{args},{kwargs}]"
 
     def _on_system_call(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, LargeBinary, RowMapping, Select, case, cast, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy import Engine as DatabaseEngine
 
 from durable_monty.errors import ExecutionNotFound
@@ -445,7 +445,7 @@ class Store:
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""
-        query = select(snapshots).where(snapshots.c.execution_id == execution_id)
+        query = _snapshots().where(snapshots.c.execution_id == execution_id)
         with self._connections.read() as connection:
             row = connection.execute(query).mappings().first()
         return snapshot_record(row) if row else None
@@ -473,7 +473,7 @@ class Store:
         found: dict[str, Snapshot] = {}
         live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
         for ids in _slices(list(live)):
-            for row in connection.execute(select(snapshots).where(snapshots.c.execution_id.in_(ids))).mappings():
+            for row in connection.execute(_snapshots().where(snapshots.c.execution_id.in_(ids))).mappings():
                 found[row["execution_id"]] = snapshot_record(row)
             undelivered: ColumnElement[bool] = calls.c.batch.is_(None)
             query = select(calls).where(calls.c.execution_id.in_(ids), undelivered)
@@ -486,6 +486,12 @@ class Store:
     def _tell(self, connection: Connection) -> None:
         if self._connections.is_postgresql:
             connection.exec_driver_sql("SELECT pg_notify(%s, '')", (commit_postgresql.CHANNEL,))
+
+
+def _snapshots() -> Select[Any]:
+    """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
+    state = cast(snapshots.c.snapshot, LargeBinary).label("snapshot")
+    return select(*(column for column in snapshots.c if column.name != "snapshot"), state)
 
 
 def _status_at_rest() -> Any:

