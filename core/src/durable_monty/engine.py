@@ -246,6 +246,9 @@ class Engine:
         for held in touched:
             if held.row.id not in result.stale:
                 advanced.cancelled += held.take_cancelled_jobs()
+                advanced.settled |= {
+                    job_id_of(held.row.id, call.call_id, call.attempt) for call in held.take_ended_elsewhere()
+                }
         for turn in turns:
             if turn.execution_id not in result.stale:
                 self._after(turn, advanced)
@@ -260,9 +263,6 @@ class Engine:
                 advanced.to_submit.append(DueCall(turn.execution_id, call))
             elif call.status is CallStatus.PENDING and call.executor is not None:
                 advanced.pending.add(call.executor)
-        advanced.settled |= {
-            job_id_of(turn.execution_id, call.call_id, call.attempt) for call in held.delivered.values()
-        }
         if turn.wake_at is not None:
             advanced.wake_at = turn.wake_at if advanced.wake_at is None else min(advanced.wake_at, turn.wake_at)
         if turn.status.is_terminal:

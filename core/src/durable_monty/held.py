@@ -34,12 +34,15 @@ class Held:
         snapshot: The stored snapshot, if it is small enough to be kept.
         session: A live sandbox, at `row.version` plus `unsaved`.
         cancelled_jobs: Calls that a cancellation ended, to be reported once that is durable.
+        ended_elsewhere: Calls that were found to have ended in the store, through the service or another worker; to be
+            reported, because a job of this process may still be open for them.
     """
 
     __slots__ = (
         "_timers",
         "cancelled_jobs",
         "delivered",
+        "ended_elsewhere",
         "next_batch",
         "open",
         "row",
@@ -65,6 +68,7 @@ class Held:
         self._timers: dict[int, CallRow] = {}
         self.next_batch = claimed.row.next_batch
         self.cancelled_jobs: list[DueCall] = []
+        self.ended_elsewhere: list[CallRow] = []
         self._take(claimed.live_calls)
 
     def refresh(self, claimed: Claimed) -> None:
@@ -142,6 +146,11 @@ class Held:
         jobs, self.cancelled_jobs = self.cancelled_jobs, []
         return [job for job in jobs if job.row.kind is CallKind.FUNCTION]
 
+    def take_ended_elsewhere(self) -> list[CallRow]:
+        """The calls that others ended; each is returned once."""
+        calls, self.ended_elsewhere = self.ended_elsewhere, []
+        return calls
+
     def close_session(self) -> None:
         """Give the live sandbox back; what it was told and no turn recorded will be delivered again."""
         if self.session is not None:
@@ -162,6 +171,7 @@ class Held:
     def _add(self, call: CallRow) -> None:
         if call.status.is_terminal:
             self.undelivered[call.call_id] = call
+            self.ended_elsewhere.append(call)
             return
         self.open[call.call_id] = call
         if call.kind is CallKind.TIMER:

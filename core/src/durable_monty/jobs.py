@@ -46,6 +46,8 @@ class OpenJobs:
             there = self._by_executor.setdefault(executor, {})
             for due in calls:
                 key = job_id(due)
+                # An attempt that was ended through the service is followed by this one without a word from its executor.
+                self._remove(job_id_of(due.execution_id, due.row.call_id, due.row.attempt - 1))
                 self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token)
 
     def set_token(self, key: str, token: str | None) -> None:
@@ -62,9 +64,7 @@ class OpenJobs:
         """Forget jobs; unknown ones are ignored."""
         with self._lock:
             for key in keys:
-                job = self._jobs.pop(key, None)
-                if job is not None:
-                    self._by_executor[job.executor].pop(key, None)
+                self._remove(key)
 
     def count(self, executor: str) -> int:
         """How many jobs are open there."""
@@ -79,3 +79,8 @@ class OpenJobs:
         """Every open job."""
         with self._lock:
             return list(self._jobs.values())
+
+    def _remove(self, key: str) -> None:
+        job = self._jobs.pop(key, None)
+        if job is not None:
+            self._by_executor[job.executor].pop(key, None)
