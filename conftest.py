@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import servers
 
 from durable_monty import OrchestratorService, Store, functions, init_db, remote
 from durable_monty.config import Config
+from support import servers
 
 
 @pytest.fixture(autouse=True)

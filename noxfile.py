@@ -82,7 +82,9 @@ def wheels(session: nox.Session) -> None:
     environment = folder / "environment"
     session.run("python", "-m", "venv", "--clear", str(environment))
     python = str(environment / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, *map(str, sorted(dist.glob("*.whl"))), external=True)
+    session.run(
+        python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, *map(str, sorted(dist.glob("*.whl"))), external=True
+    )
     session.chdir(folder)
     session.run(str(environment / "bin" / "durable-monty"), "--help", external=True)
     session.run(str(environment / "bin" / "durable-monty"), "executors", "check", external=True)

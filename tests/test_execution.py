@@ -8,11 +8,11 @@ import sqlite3
 import time
 
 import pytest
-from support import functions as host
 
 from durable_monty import ExecutionFailed, OrchestratorService, Worker
 from durable_monty.config import Config
 from durable_monty.store import init_db
+from support import functions as host
 
 
 def run(service, code, functions=(), inputs=None, **options):
@@ -38,7 +38,9 @@ def test_calls_of_a_gather_run_and_their_values_come_back_in_order(service):
 
 
 def test_a_coroutine_may_be_made_first_and_awaited_later(service):
-    code = "from asyncio import gather\nxs = [add(i, 1) for i in range(3)]\ny = await add(10, 1)\n[y, await gather(*xs)]"
+    code = (
+        "from asyncio import gather\nxs = [add(i, 1) for i in range(3)]\ny = await add(10, 1)\n[y, await gather(*xs)]"
+    )
     assert run(service, code, [host.add]) == [11, [1, 2, 3]]
 
 
@@ -162,7 +164,9 @@ def test_too_much_memory_fails_that_execution(tmp_path):
 
 
 def test_a_result_that_cannot_be_encoded_names_the_path(lite_service):
-    error = error_of(lite_service, "def own():\n    pass\nawait identity({'a': [1, own]})", [host.identity], check=False)
+    error = error_of(
+        lite_service, "def own():\n    pass\nawait identity({'a': [1, own]})", [host.identity], check=False
+    )
     assert "TypeError" in error
     assert "['a'][1]" in error
 

@@ -15,7 +15,14 @@ from durable_monty import OrchestratorService, init_db
 from durable_monty.config import Config
 
 SCRIPT = Path(__file__).parent / "support" / "killed_worker.py"
-NAMES = ["attempts recorded", "turns recorded", "jobs completed", "calls submitted", "due turns recorded", "calls claimed"]
+NAMES = [
+    "attempts recorded",
+    "turns recorded",
+    "jobs completed",
+    "calls submitted",
+    "due turns recorded",
+    "calls claimed",
+]
 
 
 def start_worker(url: str, folder: Path, step: str, number: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from support import functions as host
 
 from durable_monty import (
     CallEnded,
@@ -18,6 +17,7 @@ from durable_monty import (
     Worker,
     WorkflowCheckError,
 )
+from support import functions as host
 
 TWO = "from asyncio import gather\na, b = await gather(add(1, 2), add(3, 4))\na * b"
 

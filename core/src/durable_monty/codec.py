@@ -1,8 +1,8 @@
-"""JSON that keeps what Python and Monty keep: the one text form of every value in the log and on the wire.
+r"""JSON that keeps what Python and Monty keep: the one text form of every value in the log and on the wire.
 
 JSON's own types stay as they are. Everything else is an object with one key that begins with `$`:
 
-    b"\\x00\\xff"          {"$bytes":"AP8="}
+    b"\x00\xff"          {"$bytes":"AP8="}
     (1, 2)               {"$tuple":[1,2]}
     {1: "a"}             {"$dict":[[1,"a"]]}
     2**64                {"$int":"0x10000000000000000"}
@@ -152,9 +152,8 @@ def _set(value: Any, depth: int) -> list[Any]:
 
 def _datetime(value: dt.datetime, depth: int) -> Any:
     zone = value.tzinfo
-    if not value.fold and (zone is None or (type(zone) is dt.timezone and zone == dt.timezone(zone.utcoffset(None)))):
-        if zone is None or zone.tzname(None) == dt.timezone(zone.utcoffset(None)).tzname(None):
-            return {"$datetime": value.isoformat()}
+    if not value.fold and (zone is None or (type(zone) is dt.timezone and not _is_named(zone))):
+        return {"$datetime": value.isoformat()}
     return {"$datetime": [value.replace(tzinfo=None, fold=0).isoformat(), _zone(zone, depth), value.fold]}
 
 
@@ -176,14 +175,17 @@ def _zone(zone: dt.tzinfo | None, depth: int) -> Any:
     raise _Unencodable(f"its time zone is {zone!r}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
-def _timezone(value: dt.timezone, depth: int) -> Any:
-    offset = value.utcoffset(None)
-    name = value.tzname(None)
-    is_named = name != dt.timezone(offset).tzname(None)
-    return {"$timezone": [offset.total_seconds(), name if is_named else None]}
+def _is_named(zone: dt.timezone) -> bool:
+    """Whether it has a name of its own, which its offset does not tell."""
+    return zone.tzname(None) != dt.timezone(zone.utcoffset(None)).tzname(None)
 
 
-def _exception(value: BaseException, depth: int) -> Any:
+def _timezone(value: dt.timezone) -> Any:
+    name = value.tzname(None) if _is_named(value) else None
+    return {"$timezone": [value.utcoffset(None).total_seconds(), name]}
+
+
+def _exception(value: BaseException, _depth: int) -> Any:
     kind = type(value)
     base = next(base.__name__ for base in kind.__mro__ if _EXCEPTIONS.get(base.__name__) is base)
     text = value.args[0] if len(value.args) == 1 and isinstance(value.args[0], str) else str(value)
@@ -203,7 +205,7 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     dt.date: lambda value, depth: {"$date": value.isoformat()},
     dt.time: _time,
     dt.timedelta: lambda value, depth: {"$timedelta": [value.days, value.seconds, value.microseconds]},
-    dt.timezone: _timezone,
+    dt.timezone: lambda value, depth: _timezone(value),
     EllipsisType: lambda value, depth: {"$constant": "Ellipsis"},
     NotImplementedType: lambda value, depth: {"$constant": "NotImplemented"},
 }
@@ -272,9 +274,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "$tuple": tuple,
     "$set": set,
     "$frozenset": frozenset,
-    "$dict": lambda payload: {key: item for key, item in payload},
+    "$dict": dict,
     "$int": lambda payload: int(payload, 16),
-    "$float": lambda payload: float(payload),
+    "$float": float,
     "$complex": lambda payload: complex(*payload),
     "$decimal": Decimal,
     "$datetime": _read_datetime,

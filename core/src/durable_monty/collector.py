@@ -89,7 +89,7 @@ class Collector:
 
     def take(self) -> list[Arrival]:
         """What has come, the oldest first."""
-        taken = []
+        taken: list[Arrival] = []
         while self._inbox and len(taken) < MAX_TAKEN:
             taken.append(self._inbox.popleft())
         return taken
@@ -137,9 +137,7 @@ class Collector:
             verdict.next_attempts.append(following)
             return
         status = CallStatus.CANCELLED if failure.kind == "cancelled" else CallStatus.FAILED
-        verdict.settlements.append(
-            Settlement(execution_id, call_id, attempt, status, failure_text(failure), now)
-        )
+        verdict.settlements.append(Settlement(execution_id, call_id, attempt, status, failure_text(failure), now))
 
     def _read(self, outcome: Outcome) -> tuple[str, Failure | None]:
         """The value's text, or the failure."""
@@ -192,7 +190,7 @@ class Collector:
             try:
                 outcomes = executor.poll(slice_, _POLL_WAIT_SECONDS)
                 failures = 0
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                 if not self._stopping.is_set():
                     log.warning(
                         "polling failed: %s: %s", type(error).__name__, error, extra={"executor": executor.name}

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 
 from durable_monty.errors import ConfigError
 from durable_monty.policies import CallPolicy, RetryPolicy
@@ -38,7 +47,7 @@ class Table(BaseModel):
 
 
 class StoreTable(Table):
-    """`[store]`"""
+    """Table `[store]`."""
 
     url: str = Field(DEFAULT_URL, description="Database: sqlite:///file.db or postgresql://user@host/database.")
     synchronous: Literal["EXTRA", "FULL", "NORMAL"] = Field(
@@ -47,24 +56,34 @@ class StoreTable(Table):
 
 
 class WorkerTable(Table):
-    """`[worker]`"""
+    """Table `[worker]`."""
 
-    lease_seconds: PositiveFloat = Field(15.0, description="After this long without a sign of life a worker's work is taken over.")
-    poll_interval_seconds: PositiveFloat = Field(1.0, description="Longest wait before an idle worker looks at the database.")
-    stop_grace_seconds: float = Field(10.0, ge=0, description="How long running in-process functions may finish at SIGTERM.")
+    lease_seconds: PositiveFloat = Field(
+        15.0, description="After this long without a sign of life a worker's work is taken over."
+    )
+    poll_interval_seconds: PositiveFloat = Field(
+        1.0, description="Longest wait before an idle worker looks at the database."
+    )
+    stop_grace_seconds: float = Field(
+        10.0, ge=0, description="How long running in-process functions may finish at SIGTERM."
+    )
 
 
 class InterpreterTable(Table):
-    """`[interpreter]`"""
+    """Table `[interpreter]`."""
 
-    max_memory_bytes: int = Field(256 * 1024 * 1024, ge=1024 * 1024, description="Heap of one execution; frozen at its start.")
+    max_memory_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024 * 1024, description="Heap of one execution; frozen at its start."
+    )
     max_turn_seconds: PositiveFloat = Field(10.0, description="Longest stretch between two calls; frozen at its start.")
-    request_timeout_seconds: PositiveFloat = Field(20.0, description="When a sandbox process that does not answer is killed.")
+    request_timeout_seconds: PositiveFloat = Field(
+        20.0, description="When a sandbox process that does not answer is killed."
+    )
     processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
 
 
 class SecurityTable(Table):
-    """`[security]`"""
+    """Table `[security]`."""
 
     signing_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         None, description="Signs envelopes and snapshots; at least 16 characters, the same on every machine."
@@ -72,13 +91,15 @@ class SecurityTable(Table):
 
 
 class FunctionsTable(Table):
-    """`[functions]`"""
+    """Table `[functions]`."""
 
-    allow: list[str] = Field(default_factory=list, description="Patterns of dotted paths of functions that may run undecorated.")
+    allow: list[str] = Field(
+        default_factory=list, description="Patterns of dotted paths of functions that may run undecorated."
+    )
 
 
 class RetryTable(Table):
-    """`[function."...".retry]`"""
+    """Table `[function."...".retry]`."""
 
     attempts: PositiveInt = 3
     first_delay_seconds: float = Field(1.0, ge=0)
@@ -124,7 +145,9 @@ class Config(Table):
     interpreter: InterpreterTable = Field(default_factory=InterpreterTable)
     security: SecurityTable = Field(default_factory=SecurityTable)
     executors: dict[ExecutorName, ExecutorTable] = Field(default_factory=dict)
-    routes: dict[str, ExecutorName] = Field(default_factory=dict, description="Pattern of a dotted path to executor; the first match wins.")
+    routes: dict[str, ExecutorName] = Field(
+        default_factory=dict, description="Pattern of a dotted path to executor; the first match wins."
+    )
     functions: FunctionsTable = Field(default_factory=FunctionsTable)
     function: dict[str, FunctionTable] = Field(default_factory=dict)
 
@@ -268,7 +291,9 @@ def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, An
     if file is None:
         return None, {}
     if not file.is_file():
-        raise ConfigError(f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none")
+        raise ConfigError(
+            f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none"
+        )
     values = _parse(file)
     return file, dict(values.get("tool", {}).get("durable-monty", {})) if file.name == "pyproject.toml" else values
 
@@ -279,7 +304,9 @@ def _parse(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"reading the configuration from {str(file)!r}: it is not valid TOML: {error}") from error
     except OSError as error:
-        raise ConfigError(f"reading the configuration from {str(file)!r}: {error.strerror}; check its permissions") from error
+        raise ConfigError(
+            f"reading the configuration from {str(file)!r}: {error.strerror}; check its permissions"
+        ) from error
 
 
 def _absolute(url: str, folder: Path, cwd: Path) -> str:

@@ -102,7 +102,7 @@ def type_hints(item: Any) -> dict[str, Any]:
     """The annotations of a function or class; those that cannot be resolved are left out."""
     try:
         return typing.get_type_hints(item, include_extras=True)
-    except Exception:
+    except Exception:  # noqa: BLE001 - evaluating an annotation may raise anything
         # A name that exists for type checkers only must not make the function unusable.
         return {name: hint for name, hint in getattr(item, "__annotations__", {}).items() if not isinstance(hint, str)}
 
@@ -252,7 +252,7 @@ def _mapping_converter(key_annotation: Any, item_annotation: Any) -> Converter |
 
 
 def _union_converter(members: tuple[Any, ...]) -> Converter | None:
-    converters = [convert for member in members if (convert := _converter(member)) is not None]
+    converters = [found for member in members if (found := _converter(member)) is not None]
     if not converters:
         return None
     kept = tuple(
@@ -273,5 +273,5 @@ def _union_converter(members: tuple[Any, ...]) -> Converter | None:
     return convert
 
 
-def _keep(value: Any, path: str) -> Any:
+def _keep(value: Any, _path: str) -> Any:
     return value

@@ -90,8 +90,7 @@ class Dispatcher:
             if executor is None:
                 again.append(self._put_back(group, self._clock() + _MAX_PAUSE_SECONDS))
                 continue
-            for batch in _batches(group, executor.capabilities.max_batch):
-                again.append(self._submit(executor, batch))
+            again += [self._submit(executor, batch) for batch in _batches(group, executor.capabilities.max_batch)]
         return min((due_at for due_at in again if due_at is not None), default=None)
 
     def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str]]:
@@ -183,7 +182,7 @@ class Dispatcher:
         sendable = [due for due in batch if self._fits(executor, due)]
         try:
             answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
                 "submitting calls failed, they stay pending: %s: %s",
@@ -215,7 +214,9 @@ class Dispatcher:
             else:
                 again[self._clock() + answer.retry_after_seconds].append(due)
         if waiting:
-            log.warning("executor did not answer for every call", extra={"executor": executor.name, "calls": len(waiting)})
+            log.warning(
+                "executor did not answer for every call", extra={"executor": executor.name, "calls": len(waiting)}
+            )
             again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
         if tokens:
             self._store.store_tokens(tokens)

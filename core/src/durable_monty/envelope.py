@@ -66,7 +66,9 @@ def decode_envelope(data: bytes | str, key: bytes | None) -> Envelope:
         args, kwargs = body["call"]
         return Envelope(str(body["job_id"]), str(body["function"]), list(args), dict(kwargs))
     except (KeyError, TypeError, ValueError) as error:
-        raise DecodeError(f"reading the envelope: it lacks or garbles {error}; was it written by something else?") from error
+        raise DecodeError(
+            f"reading the envelope: it lacks or garbles {error}; was it written by something else?"
+        ) from error
 
 
 def encode_value(job_id: str, value_text: str, key: bytes | None) -> bytes:
@@ -107,7 +109,9 @@ def decode_reply(data: bytes | str, key: bytes | None) -> Reply:
             return Reply(job_id, failure=failure)
         value = body["value"]
     except (KeyError, TypeError, ValueError) as error:
-        raise DecodeError(f"reading the reply: it lacks or garbles {error}; was it written by something else?") from error
+        raise DecodeError(
+            f"reading the reply: it lacks or garbles {error}; was it written by something else?"
+        ) from error
     text = body_bytes.decode()
     head = _value_head(job_id)
     # Ours are laid out so that the value's text can be cut out; another writer's is encoded again.

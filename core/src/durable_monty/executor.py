@@ -58,7 +58,7 @@ class Executor(ABC):
         """No news: outcomes come in through the service."""
         return []
 
-    @hookimpl
+    @hookimpl  # noqa: B027 - not every executor has something to forget
     def complete(self, jobs: Sequence[Job]) -> None:
         """Nothing to forget."""
 
@@ -71,9 +71,7 @@ class Executor(ABC):
         try:
             token = self.submit_call(call)
         except Exception as error:
-            log.warning(
-                "submitting a call failed, it stays pending", extra={"job_id": call.job_id}, exc_info=error
-            )
+            log.warning("submitting a call failed, it stays pending", extra={"job_id": call.job_id}, exc_info=error)
             return Refused(call.job_id, f"{type(error).__name__}: {error}", RETRY_AFTER_SECONDS)
         return Accepted(call.job_id, token if isinstance(token, str) else None)
 
@@ -86,9 +84,11 @@ class DuckExecutor(Executor):
         self.capabilities = getattr(inner, "capabilities", Executor.capabilities)
 
     def submit_call(self, call: Call) -> str | None:
+        """See `Executor.submit_call`."""
         token: str | None = self._inner.submit_call(call)
         return token
 
     def get_stats(self) -> dict[str, Any]:
+        """See `Executor.get_stats`."""
         stats: dict[str, Any] = self._inner.get_stats()
         return stats

@@ -19,8 +19,33 @@ from durable_monty.functions import Function
 from durable_monty.workflows import Workflow
 
 SANDBOX_MODULES = frozenset(
-    "json re datetime random math hashlib base64 binascii collections itertools functools decimal typing dataclasses "
-    "pathlib csv time asyncio os os.path sys copy bisect tomllib unicodedata".split()
+    [
+        "json",
+        "re",
+        "datetime",
+        "random",
+        "math",
+        "hashlib",
+        "base64",
+        "binascii",
+        "collections",
+        "itertools",
+        "functools",
+        "decimal",
+        "typing",
+        "dataclasses",
+        "pathlib",
+        "csv",
+        "time",
+        "asyncio",
+        "os",
+        "os.path",
+        "sys",
+        "copy",
+        "bisect",
+        "tomllib",
+        "unicodedata",
+    ]
 )
 """What workflow code can import."""
 
@@ -123,7 +148,9 @@ class _Extraction:
         elif isinstance(value, Function):
             self._out.functions[name] = value
         elif isinstance(value, Workflow):
-            self._refuse(name, user, "it is a workflow; call its host functions, or start it as an execution of its own")
+            self._refuse(
+                name, user, "it is a workflow; call its host functions, or start it as an execution of its own"
+            )
         elif name in self._bindings:
             self._take_binding(name, self._bindings[name], user)
         elif value is not _MISSING:
@@ -147,9 +174,7 @@ class _Extraction:
         elif isinstance(node, ast.ClassDef):
             self._refuse(name, user, "it is a class; pass plain values, and use it in host functions only")
         else:
-            self._refuse(
-                name, user, "its value is not a literal; pass it as an input, or return it from a @function"
-            )
+            self._refuse(name, user, "its value is not a literal; pass it as an input, or return it from a @function")
 
     def _take_import(self, name: str, node: ast.AST, user: ast.AST) -> None:
         if isinstance(node, ast.ImportFrom):
@@ -199,9 +224,7 @@ class _Extraction:
         return self._text[first - 1 : last]
 
     def _refuse(self, name: str, user: ast.AST, reason: str) -> NoReturn:
-        used = next(
-            (node for node in ast.walk(user) if isinstance(node, ast.Name) and node.id == name), user
-        )
+        used = next((node for node in ast.walk(user) if isinstance(node, ast.Name) and node.id == name), user)
         line: int = getattr(used, "lineno", 0)
         column: int = getattr(used, "col_offset", 0) + 1
         shown = self._text[line - 1].strip() if line else ""
@@ -267,9 +290,7 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
         yield from (item.asname or item.name for item in statement.names)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For | ast.With):
         yield from (
-            node.id
-            for node in ast.walk(statement)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         )
 
 

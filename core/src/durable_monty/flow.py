@@ -7,7 +7,7 @@ that awaits a `@workflow` function) they are the functions of this module, which
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ async def map(fn: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int | 
     return results
 
 
-async def _stop(tasks: list[asyncio.Future[Any]]) -> None:
+async def _stop(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -129,6 +129,8 @@ class Function(Generic[P]):
     unit test) a call gives an awaitable instead, as in the sandbox, except with `blocking=True`.
     """
 
+    __name__: str
+
     def __init__(self, wrapped: Callable[P, Any], options: FunctionOptions) -> None:
         self.__wrapped__ = wrapped
         self.options = options
@@ -136,6 +138,7 @@ class Function(Generic[P]):
         functools.update_wrapper(self, wrapped)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the plain function."""
         if not workflow_mode.get() or self.options.blocking or self.is_async:
             return self.__wrapped__(*args, **kwargs)
         return _in_thread(self.__wrapped__, args, kwargs)

@@ -19,7 +19,9 @@ def lint(text: str, lines: Sequence[int], defined: Collection[str]) -> list[Prob
     tree = ast.parse(text)
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    own |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    own |= {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     found = []
     for node in ast.walk(tree):
         message = _missing_builtin(node, own | set(defined)) or _return_exceptions(node)

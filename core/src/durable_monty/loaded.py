@@ -65,7 +65,7 @@ class LoadedExecutor:
             return [Finding("info", f"the plug-in {self.plugin!r} has no check of its own")]
         try:
             return self._checked("check", self._hook.check(), (Finding,))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             return [Finding("error", f"its check failed: {type(error).__name__}: {error}", "see the plug-in's page")]
 
     def cancel(self, jobs: Sequence[Job], force: bool) -> dict[str, bool]:

@@ -8,7 +8,6 @@ database for what others have left there.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 

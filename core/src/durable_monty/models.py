@@ -13,9 +13,7 @@ from typing import Any, Literal
 
 from durable_monty import codec
 
-FailureKind = Literal[
-    "user", "timeout", "cancelled", "refused", "lost", "unavailable", "undecodable", "ambiguous"
-]
+FailureKind = Literal["user", "timeout", "cancelled", "refused", "lost", "unavailable", "undecodable", "ambiguous"]
 
 FAILURE_KINDS: tuple[FailureKind, ...] = (
     "user",
@@ -172,9 +170,7 @@ class Accepted:
     token: str | None = None
 
     def __post_init__(self) -> None:
-        if self.token is not None and not (
-            isinstance(self.token, str) and len(self.token) <= MAX_TOKEN_CHARACTERS
-        ):
+        if self.token is not None and not (isinstance(self.token, str) and len(self.token) <= MAX_TOKEN_CHARACTERS):
             raise ValueError(
                 f"the token for job {self.job_id!r} must be text of at most {MAX_TOKEN_CHARACTERS} characters"
             )

@@ -15,7 +15,7 @@ _INFRASTRUCTURE_FIRST_DELAY_SECONDS = 0.5
 _INFRASTRUCTURE_MAX_DELAY_SECONDS = 60.0
 
 
-def _keep(path: str, policy: CallPolicy) -> CallPolicy:
+def _keep(_path: str, policy: CallPolicy) -> CallPolicy:
     return replace(policy, executor=policy.executor or "local")
 
 

@@ -68,7 +68,7 @@ def plugin_class(plugin: str, *, executor_name: str | None = None) -> Any:
         ) from error
 
     try:
-        found = NamedExtensionManager(
+        found: Any = NamedExtensionManager(
             ENTRY_POINT_GROUP,
             [plugin],
             on_load_failure_callback=failed,
@@ -76,7 +76,9 @@ def plugin_class(plugin: str, *, executor_name: str | None = None) -> Any:
             conflict_resolver=error_on_conflict,
         )
     except MultipleMatches as error:
-        raise PluginError(f"{who}: several installed distributions have a plug-in {plugin!r}; remove one: {error}") from error
+        raise PluginError(
+            f"{who}: several installed distributions have a plug-in {plugin!r}; remove one: {error}"
+        ) from error
     return found[plugin].plugin
 
 

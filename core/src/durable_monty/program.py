@@ -18,7 +18,6 @@ from durable_monty.errors import InputError, Problem, WorkflowCheckError, Workfl
 from durable_monty.extraction import FLOW, extract
 from durable_monty.functions import Function, get_function, register
 from durable_monty.lint import lint
-from durable_monty.policies import CallPolicy
 from durable_monty.records import FunctionRef, WorkflowRecord
 from durable_monty.sandbox import SANDBOX_BUILTINS
 from durable_monty.stubs import make_stubs
@@ -126,9 +125,7 @@ def _check_arguments(name: str, signature: inspect.Signature, inputs: Mapping[st
         ) from error
 
 
-def _from_text(
-    text: str, given: Mapping[str, Function[Any]], inputs: Mapping[str, Any], filename: str
-) -> Program:
+def _from_text(text: str, given: Mapping[str, Function[Any]], inputs: Mapping[str, Any], filename: str) -> Program:
     name = PurePath(filename).stem if filename != _PLAIN_FILENAME else "workflow"
     try:
         tree = ast.parse(text)
@@ -171,9 +168,7 @@ def _without_flow_imports(text: str, tree: ast.Module) -> tuple[str, dict[str, s
     return "\n".join(lines), flow
 
 
-def _check_names(
-    name: str, text: str, plain: str, known: set[str], inputs: Mapping[str, Any]
-) -> list[Problem]:
+def _check_names(name: str, text: str, plain: str, known: set[str], inputs: Mapping[str, Any]) -> list[Problem]:
     """Check the inputs against the names that the source uses; returns calls of functions that nobody defines."""
     used, defined = _names(plain)
     undefined = used - defined - known - set(inputs) - SANDBOX_BUILTINS

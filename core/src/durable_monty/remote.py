@@ -73,7 +73,7 @@ def run(envelope: bytes | str) -> bytes:
         return _reply(call, value, key)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - sys.exit() of a function is its failure, not the machine's
         return encode_failure(call.job_id, user_failure(error), key)
     finally:
         functions.current.reset(token)
@@ -97,7 +97,7 @@ async def run_async(envelope: bytes | str) -> bytes:
         return _reply(call, await function.__wrapped__(*args, **kwargs), key)
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - sys.exit() of a function is its failure, not the machine's
         return encode_failure(call.job_id, user_failure(error), key)
     finally:
         functions.current.reset(token)
@@ -208,7 +208,7 @@ def _message(error: BaseException) -> str:
         return error.args[0]
     try:
         return str(error)
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001 - __str__ is the user's
         return f"(its text cannot be had: {type(problem).__name__})"
 
 

@@ -16,9 +16,7 @@ class ReplayMismatch(Exception):
     """The workflow, run again with the recorded outcomes, did something else than the log says."""
 
 
-def replay(
-    session: Session, workflow: WorkflowRecord, inputs: Mapping[str, Any], log: Sequence[CallRow]
-) -> None:
+def replay(session: Session, workflow: WorkflowRecord, inputs: Mapping[str, Any], log: Sequence[CallRow]) -> None:
     """Run the workflow from its first line with everything that the log has delivered, in the order of delivery.
 
     Args:

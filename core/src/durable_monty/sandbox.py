@@ -5,9 +5,37 @@ from __future__ import annotations
 import builtins
 
 MISSING_BUILTINS = frozenset(
-    "bytearray memoryview dir vars globals locals callable issubclass input compile delattr super property staticmethod "
-    "classmethod breakpoint help exit quit copyright credits license __import__ ExceptionGroup BaseExceptionGroup "
-    "ConnectionError EOFError BrokenPipeError Warning".split()
+    [
+        "bytearray",
+        "memoryview",
+        "dir",
+        "vars",
+        "globals",
+        "locals",
+        "callable",
+        "issubclass",
+        "input",
+        "compile",
+        "delattr",
+        "super",
+        "property",
+        "staticmethod",
+        "classmethod",
+        "breakpoint",
+        "help",
+        "exit",
+        "quit",
+        "copyright",
+        "credits",
+        "license",
+        "__import__",
+        "ExceptionGroup",
+        "BaseExceptionGroup",
+        "ConnectionError",
+        "EOFError",
+        "BrokenPipeError",
+        "Warning",
+    ]
 )
 """Builtins of Python that Monty 1.4 lacks: using one raises NameError in the workflow."""
 

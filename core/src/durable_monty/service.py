@@ -100,9 +100,7 @@ class OrchestratorService:
         text = _encoded_inputs(program.record.name, given)
         checked_at = self._check(program) if check else None
         now = self.runtime.clock()
-        row = ExecutionRow(
-            id_, program.record.digest, ExecutionStatus.SCHEDULED, 0, text, created_at=now, wake_at=now
-        )
+        row = ExecutionRow(id_, program.record.digest, ExecutionStatus.SCHEDULED, 0, text, created_at=now, wake_at=now)
         existing = self.runtime.store.start(row, program.record, checked_at)
         if existing is None:
             self.runtime.want_look()

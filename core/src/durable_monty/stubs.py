@@ -69,7 +69,7 @@ class _Writer:
             return f"{keyword} {name}(*args: Any, **kwargs: Any) -> Any: ..."
         hints = type_hints(function.__wrapped__)
         parameters = self._parameters(signature, hints)
-        result = self.type(hints["return"], is_result=True) if "return" in hints else "Any"
+        result = self.spell(hints["return"], is_result=True) if "return" in hints else "Any"
         return f"{keyword} {name}({parameters}) -> {result}: ..."
 
     def _parameters(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> str:
@@ -85,7 +85,7 @@ class _Writer:
                 is_star_written = True
             star = {kind.VAR_POSITIONAL: "*", kind.VAR_KEYWORD: "**"}.get(kind, "")
             is_star_written = is_star_written or star == "*"
-            annotation = self.type(hints[parameter.name]) if parameter.name in hints else "Any"
+            annotation = self.spell(hints[parameter.name]) if parameter.name in hints else "Any"
             default = "" if parameter.default is parameter.empty else " = ..."
             parts.append(f"{star}{parameter.name}: {annotation}{default}")
             previous = parameter
@@ -93,7 +93,7 @@ class _Writer:
             parts.append("/")
         return ", ".join(parts)
 
-    def type(self, annotation: Any, *, is_result: bool = False) -> str:
+    def spell(self, annotation: Any, *, is_result: bool = False) -> str:
         """An annotation in the sandbox's types; `Any` where there is none that fits."""
         if annotation is None:
             return "None"
@@ -101,16 +101,18 @@ class _Writer:
             return self._class(annotation, is_result)
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is typing.Annotated:
-            return self.type(arguments[0], is_result=is_result)
+            return self.spell(arguments[0], is_result=is_result)
         if origin in (typing.Union, types.UnionType):
-            return " | ".join(dict.fromkeys(self.type(item, is_result=is_result) for item in arguments))
+            return " | ".join(dict.fromkeys(self.spell(item, is_result=is_result) for item in arguments))
         if origin is typing.Literal:
             is_plain = all(item is None or type(item) in (str, int, bool, bytes) for item in arguments)
             return f"Literal[{', '.join(map(repr, arguments))}]" if is_plain else "Any"
         if origin is not None:
-            return self._generic(origin, [self.type(item, is_result=is_result) for item in arguments if item is not ...], arguments)
+            return self._generic(
+                origin, [self.spell(item, is_result=is_result) for item in arguments if item is not ...], arguments
+            )
         target = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
-        return self.type(target, is_result=is_result) if target is not None else "Any"
+        return self.spell(target, is_result=is_result) if target is not None else "Any"
 
     def _class(self, cls: type, is_result: bool) -> str:
         if cls in _PLAIN:
@@ -147,6 +149,8 @@ class _Writer:
         name = cls.__name__.lstrip("_") or "Typed"
         if name not in self.classes:
             self.classes[name] = ""
-            fields = "".join(f"\n    {key}: {self.type(hint, is_result=True)}" for key, hint in type_hints(cls).items())
+            fields = "".join(
+                f"\n    {key}: {self.spell(hint, is_result=True)}" for key, hint in type_hints(cls).items()
+            )
             self.classes[name] = f"class {name}(TypedDict, total={cls.__total__}):{fields or ' pass'}"
         return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from durable_monty import codec
 from durable_monty.held import Held
@@ -19,7 +19,7 @@ from durable_monty.interpreter import (
 )
 from durable_monty.models import CallStatus, ExecutionStatus, Failure
 from durable_monty.planning import Planner
-from durable_monty.records import CallKind, CallRow, Delivery, DueCall, Turn
+from durable_monty.records import CallKind, CallRow, DueCall, Turn
 from durable_monty.replay import ReplayMismatch, replay
 from durable_monty.sealing import SnapshotRefused, seal, unseal
 from durable_monty.store import Store, read_failure
@@ -133,9 +133,7 @@ class TurnRunner:
     def _rebuild(self, held: Held) -> Session:
         workflow = held.workflow
         # Printed before: what the workflow printed in the turns that are replayed is not printed again.
-        session = self._interpreter.open(
-            workflow.functions, held.source_map.line_of, held.row.id, lambda text: None
-        )
+        session = self._interpreter.open(workflow.functions, held.source_map.line_of, held.row.id, lambda text: None)
         try:
             replay(session, workflow, codec.loads(held.row.inputs), self._store.calls(held.row.id))
         except BaseException:
@@ -162,9 +160,7 @@ class TurnRunner:
         )
         return turn
 
-    def _call(
-        self, held: Held, announced: Announced, now: float, worker: str, capacity: dict[str, int]
-    ) -> CallRow:
+    def _call(self, held: Held, announced: Announced, now: float, worker: str, capacity: dict[str, int]) -> CallRow:
         """The row of a new call."""
         row = CallRow(
             announced.call_id,
@@ -280,7 +276,9 @@ def _must_be_recorded(held: Held, turn: Turn, now: float) -> bool:
 
 def _is_cause(call: CallRow, raised: Raised) -> bool:
     failure = read_failure(call.outcome or "")
-    return bool(raised.message) and failure.message in raised.message and bool(failure.traceback or failure.kind != "user")
+    return (
+        bool(raised.message) and failure.message in raised.message and bool(failure.traceback or failure.kind != "user")
+    )
 
 
 def _cause_text(call: CallRow) -> str:

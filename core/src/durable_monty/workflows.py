@@ -35,6 +35,7 @@ class Workflow(Generic[P, R]):
         self.name: str = wrapped.__name__
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the workflow as ordinary Python, without durability: for unit tests."""
         token = workflow_mode.set(True)
         try:
             return await self.__wrapped__(*args, **kwargs)

@@ -117,7 +117,13 @@ def _as_json(
     for call_id, attempt, ended_at, text in failures:
         failure = read_failure(text)
         earlier.setdefault(call_id, []).append(
-            {"attempt": attempt, "ended_at": ended_at, "kind": failure.kind, "type": failure.type, "message": failure.message}
+            {
+                "attempt": attempt,
+                "ended_at": ended_at,
+                "kind": failure.kind,
+                "type": failure.type,
+                "message": failure.message,
+            }
         )
     return {
         **execution,
@@ -192,7 +198,9 @@ def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
     rows = []
     for call_id, attempt, ended_at, text in failures[-_SHOWN_CALLS:]:
         failure = read_failure(text)
-        rows.append((call_id, attempt, shown_time(ended_at), failure.kind, _short(f"{failure.type}: {failure.message}")))
+        rows.append(
+            (call_id, attempt, shown_time(ended_at), failure.kind, _short(f"{failure.type}: {failure.message}"))
+        )
     print_table(("call", "attempt", "ended", "kind", "failure"), rows)
 
 

@@ -45,16 +45,19 @@ def fail(message: str, code: int = UNUSABLE) -> None:
 
 
 def config_option(command: C) -> C:
-    """`--config PATH`"""
+    """Add `--config PATH`."""
     option = click.option(
-        "--config", "config_path", metavar="PATH", help="Configuration file [default: durable-monty.toml, searched upwards]."
+        "--config",
+        "config_path",
+        metavar="PATH",
+        help="Configuration file [default: durable-monty.toml, searched upwards].",
     )
     decorated: C = option(command)
     return decorated
 
 
 def json_option(command: C) -> C:
-    """`--json`"""
+    """Add `--json`."""
     decorated: C = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
     return decorated
 

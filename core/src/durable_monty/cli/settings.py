@@ -196,7 +196,9 @@ def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     lines = [f"[{'.'.join(map(_key, path))}]"] if path and plain else []
     for key, value in plain.items():
-        lines.append(f"# {key} is not set" if value is None else f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}")
+        lines.append(
+            f"# {key} is not set" if value is None else f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
+        )
     if lines:
         lines.append("")
     for key, value in table.items():

@@ -21,7 +21,9 @@ def _target_options(command: C) -> C:
         config_option,
         click.option("--no-check", is_flag=True, help="Do not type-check the workflow first."),
         click.option("--id", "execution_id", metavar="ID", help="The execution's id; an existing one is resumed."),
-        click.option("--function", "functions", multiple=True, metavar="MODULE:NAME", help="A host function of plain source."),
+        click.option(
+            "--function", "functions", multiple=True, metavar="MODULE:NAME", help="A host function of plain source."
+        ),
         click.option("--input", "inputs", multiple=True, metavar="KEY=JSON", help="An input of the workflow."),
         click.argument("target", metavar="FILE.py[:WORKFLOW]"),
     ):

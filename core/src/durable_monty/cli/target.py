@@ -126,9 +126,7 @@ def _workflow_of(file: Path, wanted: str) -> Workflow[..., Any]:
             raise UsageProblem(f"starting {wanted!r} of {str(file)!r}: its workflows are: {known}")
         return found[wanted]
     if len(found) != 1:
-        raise UsageProblem(
-            f"starting {str(file)!r}: it has {len(found)} workflows ({known}); name one: {file}:NAME"
-        )
+        raise UsageProblem(f"starting {str(file)!r}: it has {len(found)} workflows ({known}); name one: {file}:NAME")
     return next(iter(found.values()))
 
 

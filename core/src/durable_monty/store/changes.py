@@ -87,7 +87,7 @@ class PostgresqlChanges:
             except (DBAPIError, OSError) as error:
                 log.warning("listening for changes failed: %s", str(error).splitlines()[0])
                 self._stopping.wait(_RECONNECT_SECONDS)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 # psycopg's own errors are not wrapped outside a statement of SQLAlchemy.
                 log.warning("listening for changes failed: %s", error)
                 self._stopping.wait(_RECONNECT_SECONDS)

@@ -200,9 +200,7 @@ def _news(settlements: Sequence[Settlement], turns: Sequence[Turn]) -> list[dict
     deliveries = {(turn.execution_id, item.call_id): item for turn in turns for item in turn.deliveries}
     news = [settlement_values(item, deliveries.pop((item.execution_id, item.call_id), None)) for item in settlements]
     for (execution_id, call_id), item in deliveries.items():
-        news.append(
-            {"execution_id": execution_id, "call_id": call_id, "batch": item.batch, "position": item.position}
-        )
+        news.append({"execution_id": execution_id, "call_id": call_id, "batch": item.batch, "position": item.position})
     return news
 
 

@@ -74,9 +74,12 @@ class Connections:
             with self.write() as connection:
                 yield connection
             return
-        with self._translated(), self.engine.connect() as connection:
-            with connection.execution_options(is_reader=True).begin():
-                yield connection
+        with (
+            self._translated(),
+            self.engine.connect() as connection,
+            connection.execution_options(is_reader=True).begin(),
+        ):
+            yield connection
 
     def data_version(self) -> int:
         """SQLite's count of commits by other connections than the writing one."""

@@ -29,9 +29,7 @@ def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
     """
     parsed = _parse(url)
     if synchronous not in SYNCHRONOUS_LEVELS:
-        raise ConfigError(
-            f"[store] synchronous is {synchronous!r}; it must be one of {', '.join(SYNCHRONOUS_LEVELS)}"
-        )
+        raise ConfigError(f"[store] synchronous is {synchronous!r}; it must be one of {', '.join(SYNCHRONOUS_LEVELS)}")
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed, synchronous)
     return _postgresql(parsed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, column, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from durable_monty.errors import SchemaMismatch
@@ -23,7 +23,7 @@ def current(engine: Engine) -> str | None:
     with engine.connect() as connection:
         if not inspect(connection).has_table(_VERSION_TABLE):
             return None
-        revision = connection.scalar(text(f"SELECT version_num FROM {_VERSION_TABLE}"))
+        revision = connection.scalar(select(column("version_num")).select_from(table(_VERSION_TABLE)))
         return None if revision is None else str(revision)
 
 

@@ -103,9 +103,7 @@ def execution_row(row: RowMapping | Mapping[str, Any]) -> ExecutionRow:
 
 def snapshot_record(row: RowMapping) -> Snapshot:
     """A snapshot from its row."""
-    return Snapshot(
-        row["version"], row["monty_version"], row["format"], bytes(row["digest"]), bytes(row["snapshot"])
-    )
+    return Snapshot(row["version"], row["monty_version"], row["format"], bytes(row["digest"]), bytes(row["snapshot"]))
 
 
 def turn_values(turn: Turn, worker: str) -> dict[str, Any]:

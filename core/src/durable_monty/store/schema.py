@@ -122,10 +122,30 @@ workers = Table(
 )
 
 # Partial indexes hold only what is alive, so that finished executions and calls cost nothing to the queries of a worker.
-Index("executions_wake_at", executions.c.wake_at, sqlite_where=executions.c.wake_at.isnot(None), postgresql_where=executions.c.wake_at.isnot(None))
-Index("executions_worker", executions.c.worker, sqlite_where=executions.c.worker.isnot(None), postgresql_where=executions.c.worker.isnot(None))
+Index(
+    "executions_wake_at",
+    executions.c.wake_at,
+    sqlite_where=executions.c.wake_at.isnot(None),
+    postgresql_where=executions.c.wake_at.isnot(None),
+)
+Index(
+    "executions_worker",
+    executions.c.worker,
+    sqlite_where=executions.c.worker.isnot(None),
+    postgresql_where=executions.c.worker.isnot(None),
+)
 Index("executions_created_at", executions.c.created_at, executions.c.id)
 Index("executions_status", executions.c.status, executions.c.created_at)
-Index("calls_live", calls.c.execution_id, sqlite_where=calls.c.batch.is_(None), postgresql_where=calls.c.batch.is_(None))
-Index("calls_pending", calls.c.executor, calls.c.due_at, sqlite_where=calls.c.status == "pending", postgresql_where=calls.c.status == "pending")
-Index("calls_worker", calls.c.worker, sqlite_where=calls.c.worker.isnot(None), postgresql_where=calls.c.worker.isnot(None))
+Index(
+    "calls_live", calls.c.execution_id, sqlite_where=calls.c.batch.is_(None), postgresql_where=calls.c.batch.is_(None)
+)
+Index(
+    "calls_pending",
+    calls.c.executor,
+    calls.c.due_at,
+    sqlite_where=calls.c.status == "pending",
+    postgresql_where=calls.c.status == "pending",
+)
+Index(
+    "calls_worker", calls.c.worker, sqlite_where=calls.c.worker.isnot(None), postgresql_where=calls.c.worker.isnot(None)
+)

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, RowMapping, Select, case, cast, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    RowMapping,
+    Select,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy import Engine as DatabaseEngine
 
 from durable_monty.errors import ExecutionNotFound
@@ -479,9 +494,7 @@ class Store:
             query = select(calls).where(calls.c.execution_id.in_(ids), undelivered)
             for row in connection.execute(query.order_by(calls.c.ended_at, calls.c.call_id)).mappings():
                 live[row["execution_id"]][row["call_id"]] = call_row(row)
-        return [
-            Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows
-        ]
+        return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
 
     def _tell(self, connection: Connection) -> None:
         if self._connections.is_postgresql:
@@ -496,15 +509,11 @@ def _snapshots() -> Select[Any]:
 
 def _status_at_rest() -> Any:
     """What an execution that nobody holds is: `waiting`, or `scheduled` if it has not begun."""
-    return case(
-        (executions.c.version == 0, ExecutionStatus.SCHEDULED.value), else_=ExecutionStatus.WAITING.value
-    )
+    return case((executions.c.version == 0, ExecutionStatus.SCHEDULED.value), else_=ExecutionStatus.WAITING.value)
 
 
 def _attempt_of(execution_id: str, call_id: int, attempt: int) -> ColumnElement[bool]:
-    return (
-        (calls.c.execution_id == execution_id) & (calls.c.call_id == call_id) & (calls.c.attempt == attempt)
-    )
+    return (calls.c.execution_id == execution_id) & (calls.c.call_id == call_id) & (calls.c.attempt == attempt)
 
 
 def _due_call(row: RowMapping) -> DueCall:

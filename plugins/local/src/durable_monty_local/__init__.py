@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from durable_monty_local.executor import Executor, LocalExecutor, Settings
+from durable_monty_local.executor import Executor, LocalExecutor, LocalSettings
 
-__all__ = ["Executor", "LocalExecutor", "Settings"]
+__all__ = ["Executor", "LocalExecutor", "LocalSettings"]

@@ -24,24 +24,26 @@ if TYPE_CHECKING:
     from durable_monty_local.processes import Child
 
 
-class Settings(BaseModel):
-    """`[executors.local]`"""
+class LocalSettings(BaseModel):
+    """Table `[executors.local]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["thread", "process", "inline"] = Field("thread", description="Where plain functions run.")
     workers: int | None = Field(
-        None, ge=1, description="Threads or processes; default: processors + 4 threads (at most 32), or one process each."
+        None,
+        ge=1,
+        description="Threads or processes; default: processors + 4 threads (at most 32), or one process each.",
     )
 
 
 class Executor:
     """Runs calls in the worker."""
 
-    Settings = Settings
+    Settings = LocalSettings
     capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, isolation="thread")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
         self._context: ExecutorContext | None = None
         self._undelivered: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -128,7 +130,9 @@ class Executor:
         """What it is set to."""
         where = {"thread": "threads", "process": "processes", "inline": "the worker's own loop"}[self.settings.mode]
         size = "" if self.settings.mode == "inline" else f"{self._size} "
-        return [Finding("info", f"runs functions in {size}{where} of the worker, `async def` functions on an event loop")]
+        return [
+            Finding("info", f"runs functions in {size}{where} of the worker, `async def` functions on an event loop")
+        ]
 
     @hookimpl
     def stats(self) -> dict[str, int | float]:
@@ -193,11 +197,11 @@ class Executor:
 class LocalExecutor(Executor):
     """The local executor for scripts: `LocalExecutor()`, `LocalExecutor(mode="process", workers=2)`.
 
-    The keyword arguments are the fields of `Settings`.
+    The keyword arguments are the fields of `LocalSettings`.
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(Settings(**settings))
+        super().__init__(LocalSettings(**settings))
 
 
 class ThreadLane:

@@ -21,6 +21,7 @@ def _live_index(name: str, table: str, columns: list[str], condition: str) -> No
 
 
 def upgrade() -> None:
+    """Create the tables."""
     op.create_table(
         "workflows",
         sa.Column("digest", sa.Text, primary_key=True),
@@ -121,5 +122,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables with everything in them."""
     for table in ("workers", "attempts", "calls", "snapshots", "executions", "workflows"):
         op.drop_table(table)
