@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -256,7 +257,7 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log_and_said_so(tmp_path, caplog
         while service.get_execution(damaged)["status"] != "completed":
             step(damaged)
             turns += 1
-            with sqlite3.connect(file) as connection:
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
                 connection.execute("UPDATE snapshots SET snapshot = x'00ff' || snapshot WHERE execution_id = 'd'")
     assert turns > 3
     assert service.get_result(damaged)[0] == service.get_result(undisturbed)[0]
@@ -272,7 +273,7 @@ def test_a_snapshot_that_is_gone_is_rebuilt_too(tmp_path):
     service = OrchestratorService(init_db(f"sqlite:///{file}"), Config())
     execution_id = service.start_execution(REBUILT, [host.add])
     service.process_execution(execution_id)
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("DELETE FROM snapshots")
     Worker(service).run(until_complete=True)
     assert service.get_result(execution_id)[0] == 8

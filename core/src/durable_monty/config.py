@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,8 @@ from pydantic import (
 )
 
 from durable_monty.errors import ConfigError
+from durable_monty.explain import explain, masked
+from durable_monty.plugins import available, missing_message
 from durable_monty.policies import CallPolicy, RetryPolicy
 
 FILENAME = "durable-monty.toml"
@@ -236,7 +237,7 @@ def find(cwd: Path) -> Path | None:
 
 def to_display(config: Config) -> dict[str, Any]:
     """The configuration for people: every key with its value, secrets masked."""
-    shown: dict[str, Any] = _masked(config.model_dump(mode="json"))
+    shown: dict[str, Any] = masked(config.model_dump(mode="json"))
     return shown
 
 
@@ -254,36 +255,6 @@ def json_schema(settings: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
         "additionalProperties": {"type": "object", "properties": {"plugin": {"enum": sorted(settings)}}},
     }
     return schema
-
-
-def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str], where: str) -> str:
-    """A validation error in our words: where, which table and key, what was found, what to write.
-
-    Args:
-        base: The table that `model` stands for.
-    """
-    problems = []
-    for item in error.errors(include_url=False):
-        keys = [str(part) for part in (*base, *item["loc"])]
-        table, key = ".".join(map(_quoted, keys[:-1])), keys[-1] if keys else ""
-        place = f"[{table}] {key}" if table else key
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(model, item["loc"][:-1])
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-            problems.append(f"{place}: unknown key; {hint}")
-        elif item["type"] == "missing":
-            problems.append(f"{place}: this key is required")
-        else:
-            # A secret must not show up in an error's text.
-            is_secret = _SECRET_NAME.search(key) is not None
-            found = "" if is_secret else f", found {_mask_text(repr(item['input']))}"
-            problems.append(f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}{found}")
-    return f"reading the configuration from {where}: " + "; ".join(problems)
-
-
-_SECRET_NAME = re.compile(r"(password|secret|token|signing_key|api_key)(?!_env)", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*@")
 
 
 def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -361,8 +332,6 @@ def _check_executors(config: Config, where: str) -> None:
     unknown = {name: place for name, place in config.executor_names().items() if name not in config.executors}
     if not unknown:
         return
-    from durable_monty.plugins import available, missing_message
-
     installed = available()
     for name, place in unknown.items():
         if name not in installed:
@@ -373,46 +342,6 @@ def _check_executors(config: Config, where: str) -> None:
                 f"reading the configuration from {where}: {place} names the executor {name!r}, which has no table, and "
                 f"{missing_message(name, list(installed))}; {hint}"
             )
-
-
-def _known_keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The keys of the table at a location below a model."""
-    current: Any = model
-    for part in location:
-        fields = getattr(current, "model_fields", None)
-        if fields is not None and part in fields:
-            current = fields[part].annotation
-        current = _model_in(current)
-    return list(getattr(current, "model_fields", {}))
-
-
-def _model_in(annotation: Any) -> Any:
-    """The model inside an annotation such as `dict[str, Model]` or `Model | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
-
-
-def _quoted(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
-
-
-def _masked(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _masked(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_masked(item, key) for item in value]
-    if value is not None and _SECRET_NAME.search(key):
-        return "********"
-    return _mask_text(value) if isinstance(value, str) else value
-
-
-def _mask_text(text: str) -> str:
-    return _URL_PASSWORD.sub(r"\1***@", text)
 
 
 def _with_plugin_key(schema: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
 import pluggy
+from pydantic import ValidationError
 
 from durable_monty.errors import ConfigError, PluginError
+from durable_monty.explain import explain
 from durable_monty.hookspecs import ENTRY_POINT_GROUP, PROJECT, REQUIRED_HOOKS, ExecutorSpec
 from durable_monty.loaded import LoadedExecutor
 
@@ -136,10 +138,6 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def _settings(settings_class: Any, executor_name: str, options: Mapping[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    from durable_monty.config import explain
-
     try:
         return settings_class(**options)
     except ValidationError as error:
