@@ -74,7 +74,9 @@ def imported(nodes: list[ast.AST]) -> set[str]:
     """The top-level modules that are imported, relative imports left out."""
     names = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return names | {
-        node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+        node.module.partition(".")[0]
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
     }
 
 

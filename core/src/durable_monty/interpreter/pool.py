@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import importlib.metadata
 import os
 import threading
@@ -57,7 +58,7 @@ class Interpreter:
         self._pool: monty.Monty | None = None
         self._pool_pid = 0
 
-    @property
+    @functools.cached_property
     def monty_version(self) -> str:
         """The installed Monty's version."""
         return importlib.metadata.version("pydantic-monty")
