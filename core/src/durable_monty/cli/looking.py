@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,7 @@ def _as_json(
                 "call_id": call.call_id,
                 "kind": call.kind.value,
                 "function": call.function,
+                "arguments": json.loads(call.arguments),
                 "status": call.status.value,
                 "attempts": call.attempt,
                 "executor": call.executor,

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from durable_monty.errors import StoreError, StoreUnreachable
+from durable_monty.store.engines import shown
 
 
 class Connections:
@@ -127,8 +128,7 @@ class Connections:
 
     def _message(self, error: DBAPIError) -> str:
         cause = str(error.orig).strip().splitlines()
-        url = self.engine.url.render_as_string(hide_password=True)
         return (
-            f"working on the database {url!r}: {cause[0] if cause else type(error.orig).__name__}; "
+            f"working on the database {shown(self.engine.url)!r}: {cause[0] if cause else type(error.orig).__name__}; "
             "check that it runs, can be written and has space"
         )

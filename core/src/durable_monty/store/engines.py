@@ -35,6 +35,11 @@ def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
     return _postgresql(parsed)
 
 
+def shown(url: URL) -> str:
+    """A database's URL as people write it: without the password, and without the driver that was chosen for them."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -56,7 +61,7 @@ def _postgresql(url: URL) -> Engine:
         return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(
-            f"opening {url.render_as_string(hide_password=True)!r}: the PostgreSQL driver psycopg is not installed; "
+            f"opening {shown(url)!r}: the PostgreSQL driver psycopg is not installed; "
             "run `pip install 'durable-monty[postgres]'`"
         ) from error
 
@@ -98,8 +103,7 @@ def verify(engine: Engine) -> None:
             pass
     except (DBAPIError, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        url = engine.url.render_as_string(hide_password=True)
-        raise StoreUnreachable(f"opening the database {url!r}: {cause}; {_remedy(engine)}") from error
+        raise StoreUnreachable(f"opening the database {shown(engine.url)!r}: {cause}; {_remedy(engine)}") from error
 
 
 def _remedy(engine: Engine) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, column, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from durable_monty.errors import SchemaMismatch
+from durable_monty.store.engines import shown
 
 HEAD = "0001"
 """The newest revision that this code knows."""
@@ -75,4 +76,4 @@ def _refuse_foreign_tables(engine: Engine) -> None:
 
 
 def _shown(engine: Engine) -> str:
-    return repr(engine.url.render_as_string(hide_password=True))
+    return repr(shown(engine.url))

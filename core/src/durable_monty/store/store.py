@@ -42,6 +42,7 @@ from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
 from durable_monty.store.connections import Connections
+from durable_monty.store.engines import shown
 from durable_monty.store.rows import (
     call_row,
     execution_row,
@@ -72,7 +73,7 @@ class Store:
     @property
     def url(self) -> str:
         """The database's URL without its password."""
-        return self._connections.engine.url.render_as_string(hide_password=True)
+        return shown(self._connections.engine.url)
 
     @property
     def is_shared(self) -> bool:
