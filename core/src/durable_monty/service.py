@@ -339,6 +339,12 @@ class OrchestratorService:
         self.runtime.interpreter.close()
         self.runtime.store.close()
 
+    def __enter__(self) -> OrchestratorService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # Parts
 
     def _open_calls(self, execution_id: str) -> list[Call]:
