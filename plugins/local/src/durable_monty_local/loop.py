@@ -10,6 +10,8 @@ from durable_monty import remote
 from durable_monty.models import Call, Failure, Outcome
 from durable_monty_local.failures import timed_out
 
+_CLOSE_SECONDS = 1.0
+
 
 class LoopThread:
     """An event loop that runs calls, as many at a time as it is given.
@@ -34,9 +36,18 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._cancel, job_ids)
 
     def close(self) -> None:
-        """Stop the loop; what runs on it is left where it is."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(1.0)
+        """Cancel what runs and end the loop; a function that does not end within a second is left where it is."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        self._thread.join(_CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _end(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop.stop()
 
     def _start(self, calls: Sequence[Call]) -> None:
         for call in calls:
