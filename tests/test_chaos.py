@@ -117,7 +117,9 @@ class Cluster:
             self._figures.kills[name] += 1
 
 
-def run(folder: Path, database_url: str, *, count: int, keeps_data: bool, kills: int, timeout_seconds: float) -> Figures:
+def run(
+    folder: Path, database_url: str, *, count: int, keeps_data: bool, kills: int, timeout_seconds: float
+) -> Figures:
     """Kill until every execution has ended, at most `kills` times, and check everything that was promised."""
     figures = Figures(int(os.environ.get("CHAOS_SEED", "1")))
     service = OrchestratorService(init_db(database_url), Config())

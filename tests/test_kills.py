@@ -33,7 +33,7 @@ def start_worker(url: str, folder: Path, step: str, number: int) -> int:
 
 
 @pytest.mark.parametrize("step", NAMES)
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.chaos)])
 def test_a_worker_killed_after_any_step_loses_nothing(database_url, tmp_path, step, number):
     codes = [start_worker(database_url, tmp_path, step, number)]
     while codes[-1] == -signal.SIGKILL and len(codes) < 4:

@@ -6,7 +6,6 @@ import datetime as dt
 import enum
 import math
 from collections import OrderedDict, defaultdict, namedtuple
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,7 +15,9 @@ from hypothesis import strategies as st
 from durable_monty import codec
 from durable_monty.errors import DecodeError, EncodeError
 
-zones = st.sampled_from([None, dt.UTC, dt.timezone(dt.timedelta(hours=-3, minutes=-30), "X"), ZoneInfo("Europe/Berlin")])
+zones = st.sampled_from(
+    [None, dt.UTC, dt.timezone(dt.timedelta(hours=-3, minutes=-30), "X"), ZoneInfo("Europe/Berlin")]
+)
 keys = st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.binary(), st.dates(), st.tuples(st.integers()))
 leaves = st.one_of(
     keys,

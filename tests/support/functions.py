@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from durable_monty import Retry, current_call, function
 
@@ -59,6 +60,21 @@ def note(path: str, text: str) -> str:
     finally:
         os.close(file)
     return text
+
+
+@function
+def attempt_number() -> int:
+    return current_call().attempt
+
+
+@function
+def hold(begun: str, release: str) -> int:
+    """Note the attempt in one file, wait until the other is there, and return the attempt."""
+    attempt = current_call().attempt
+    note.__wrapped__(begun, str(attempt))
+    while not Path(release).exists():
+        time.sleep(0.01)
+    return attempt
 
 
 @function(retry=Retry(attempts=3, first_delay_seconds=0.01))

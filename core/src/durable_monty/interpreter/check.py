@@ -67,4 +67,8 @@ def _explained(message: str) -> str:
         return f"{message}; is an `await` missing?"
     if "not awaitable" in message or "can't be awaited" in message:
         return f"{message}; a function declared with blocking=True is called without `await`"
+    if any(words in message for words in ("Cannot resolve imported module", "used when not defined")):
+        return f"{message}; the sandbox lacks it: put what needs it into a host function"
+    if "does not yet support" in message:
+        return f"{message}; write it in another way, or put it into a host function"
     return message
