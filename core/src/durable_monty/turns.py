@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from durable_monty import codec
+from durable_monty.errors import DecodeError
 from durable_monty.held import Held
 from durable_monty.interpreter import (
     Announced,
@@ -84,6 +85,9 @@ class TurnRunner:
             return self._end(held, turn, _out_of_time(self._interpreter))
         except ReplayMismatch as mismatch:
             return self._end(held, turn, Raised("RuntimeError", str(mismatch)))
+        except DecodeError as error:
+            # Trying again would find the same, and would keep the worker from every other execution.
+            return self._end(held, turn, Raised("RuntimeError", f"reading the log: {error}"))
         held.note_delivery(progress.batches)
         if progress.is_finished:
             return self._finish(held, turn, progress)
