@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 from databases import commit_seconds, postgresql_database, sqlite_database
-from sections import SECTIONS, Figure
+from figures import Figure
+from sections import SECTIONS
 
 DATABASES = {"sqlite": sqlite_database, "postgresql": postgresql_database}
 

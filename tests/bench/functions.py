@@ -17,6 +17,16 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+def plain_identity(value: int) -> int:
+    """For RQ alone, which takes a function as it is."""
+    return value
+
+
+@function
+def identity(value: int) -> int:
+    return value
+
+
 @function
 def gate() -> None:
     """Hold a workflow at this point until the process lets go."""

@@ -10,11 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import functions
 from databases import Database, commit_seconds
+from figures import Figure
+from rq_section import rq
 from sqlalchemy import text
 
 from durable_monty import OrchestratorService, Worker, init_db
@@ -24,20 +25,6 @@ CHAIN = "x = 0\nfor i in range(n):\n    x = await add(x, 1)\nx"
 FAN_OUT = "from asyncio import gather\nlen(await gather(*[add(i, 1) for i in range(n)]))"
 THREE_STEPS = "await add(await add(await add(0, 1), 1), 1)"
 RESUMED = "x = 0\nfor i in range(n):\n    x = await add(x, 1)\nawait gate()\nawait begin(path)\nx"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value.
-
-    Attributes:
-        commits: The value in bare commits of the same database, measured just before; None where that says nothing.
-    """
-
-    what: str
-    value: float
-    unit: str
-    commits: float | None = None
 
 
 Section = Callable[[Database, bool], Iterator[Figure]]
@@ -131,6 +118,7 @@ SECTIONS: dict[str, Section] = {
     "latency": latency,
     "resume": resume,
     "size": size,
+    "rq": rq,
 }
 
 

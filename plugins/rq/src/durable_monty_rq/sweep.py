@@ -1,0 +1,166 @@
+"""Finding jobs whose reply will never come: killed, stopped, expired, flushed. Lost is not failed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.job import Job as RQJob
+from rq.registry import FailedJobRegistry
+from rq.results import Result
+
+from durable_monty.models import Failure, Outcome
+from durable_monty_rq.remote import done_key
+from durable_monty_rq.settings import RQSettings
+
+# What is not as it should be with these jobs: nothing is answered for one that waits in a queue or has pushed its reply.
+# A job that RQ calls queued although everything that was queued later has been taken was taken by a worker that died.
+_SUSPECTS = """
+local suspects = {}
+local heads = {}
+for i = 1, #KEYS, 2 do
+    if redis.call('EXISTS', KEYS[i + 1]) == 0 then
+        local job = redis.call('HMGET', KEYS[i], 'status', 'last_heartbeat', 'origin', 'enqueued_at')
+        local status = job[1]
+        if status == 'queued' and job[3] then
+            local queue = ARGV[1] .. job[3]
+            if heads[queue] == nil then
+                local head = redis.call('LINDEX', queue, 0)
+                heads[queue] = head and redis.call('HGET', ARGV[2] .. head, 'enqueued_at') or ''
+            end
+            if heads[queue] ~= '' and heads[queue] <= job[4] then
+                status = nil
+            else
+                status = 'taken'
+            end
+        end
+        if status ~= nil then
+            suspects[#suspects + 1] = {(i - 1) / 2, status or '', job[2] or '', job[3] or ''}
+        end
+    end
+end
+return suspects
+"""
+
+
+class Sweep:
+    """Looks at open jobs, a slice at a time, and tells which are lost or have failed in RQ's own way."""
+
+    def __init__(self, connection: redis.Redis, settings: RQSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._next_at = 0.0
+        self._missing_since: dict[str, float] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the pause since the last look is over."""
+        return time.monotonic() >= self._next_at
+
+    def look(self, job_ids: Sequence[str]) -> list[Outcome]:
+        """The outcomes of those jobs whose reply will never come."""
+        self._next_at = time.monotonic() + self._settings.sweep_interval_seconds
+        if not job_ids:
+            return []
+        keys = [key for job_id in job_ids for key in (RQJob.key_for(job_id), done_key(self._settings.stream, job_id))]
+        prefixes = (Queue.redis_queue_namespace_prefix, RQJob.redis_job_namespace_prefix)
+        suspects: Any = self._connection.eval(_SUSPECTS, len(keys), *keys, *prefixes)
+        outcomes = []
+        suspected = set()
+        for index, status, heartbeat, queue in suspects:
+            job_id = job_ids[int(index)]
+            suspected.add(job_id)
+            failure = self._verdict(job_id, status.decode(), heartbeat.decode(), queue.decode())
+            if failure is not None:
+                outcomes.append(Outcome(job_id, failure=failure))
+        for job_id in job_ids:
+            if job_id not in suspected:
+                self._missing_since.pop(job_id, None)
+        return outcomes
+
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Remove what RQ keeps of jobs that did not end well; their outcomes are durable."""
+        pipeline = self._connection.pipeline(transaction=False)
+        for job_id in job_ids:
+            self._missing_since.pop(job_id, None)
+            pipeline.hget(RQJob.key_for(job_id), "origin")
+        origins = pipeline.execute()
+        pipeline = self._connection.pipeline(transaction=False)
+        for job_id, origin in zip(job_ids, origins, strict=True):
+            pipeline.delete(RQJob.key_for(job_id), Result.get_key(job_id))
+            if origin is not None:
+                pipeline.zrem(FailedJobRegistry(origin.decode(), connection=self._connection).key, job_id)
+                pipeline.lrem(Queue(origin.decode(), connection=self._connection).intermediate_queue_key, 0, job_id)
+        pipeline.execute()
+
+    def _verdict(self, job_id: str, status: str, heartbeat: str, queue: str) -> Failure | None:
+        if status == "":
+            # Twice: between two commands of a worker a job may be neither here nor there.
+            seen_for = self._seen_for(job_id)
+            if seen_for >= self._settings.sweep_interval_seconds * 0.9:
+                return Failure("lost", "Lost", "its job is not in Redis any more: flushed, expired or restarted")
+        elif status == "taken":
+            if self._seen_for(job_id) >= self._settings.lost_after_seconds:
+                return Failure("lost", "Lost", "it was taken from the queue by a worker that died before it began")
+        elif status == "started":
+            seconds = _age_seconds(heartbeat)
+            if seconds >= self._settings.lost_after_seconds:
+                return Failure("lost", "Lost", f"its rq worker has not been heard of for {seconds:.0f} s")
+        elif status in ("failed", "stopped", "canceled"):
+            return _failure(self._error(job_id) or status, queue, self._settings)
+        elif status == "finished":
+            return Failure("lost", "Lost", "RQ has finished it and its reply is not in Redis")
+        return None
+
+    def _seen_for(self, job_id: str) -> float:
+        """Seconds since this job was first found missing."""
+        now = time.monotonic()
+        return now - self._missing_since.setdefault(job_id, now)
+
+    def _error(self, job_id: str) -> str:
+        """RQ's own account of what went wrong."""
+        entries: Any = self._connection.xrevrange(Result.get_key(job_id), count=1)
+        if not entries:
+            return ""
+        entry_id, payload = entries[0]
+        payload = {key: value for key, value in payload.items() if key != b"return_value"}
+        result = Result.restore(job_id, entry_id.decode(), payload, self._connection)
+        return (result.exc_string or "").strip()
+
+
+def _failure(error: str, queue: str, settings: RQSettings) -> Failure:
+    """What RQ's words mean to us."""
+    last = error.splitlines()[-1]
+    if "JobTimeoutException" in last:
+        return Failure("timeout", "TimeoutError", last.partition(": ")[2] or last)
+    if "Job stopped by user" in error or error in ("stopped", "canceled"):
+        return Failure("cancelled", "Cancelled", "the job was stopped in RQ")
+    if "DeserializationError" in error:
+        switch = "rq worker -S json" if settings.serializer == "json" else "rq worker"
+        return Failure(
+            "refused",
+            "DeserializationError",
+            f"the worker of queue {queue!r} cannot read the job: executor and worker use different serializers; "
+            f'start it as `{switch} {queue}`, or change `serializer = "{settings.serializer}"` of the executor',
+        )
+    if "durable_monty" in last and ("ModuleNotFoundError" in last or "ImportError" in last or "attribute" in last):
+        return Failure(
+            "refused",
+            "ModuleNotFoundError",
+            f"the worker of queue {queue!r} has no durable_monty_rq: {last}; run `pip install durable-monty-rq` in "
+            "the environment of the rq worker",
+        )
+    return Failure("lost", "Lost", last, error)
+
+
+def _age_seconds(heartbeat: str) -> float:
+    """Seconds since a time as RQ writes it."""
+    if not heartbeat:
+        return 0.0
+    at = dt.datetime.fromisoformat(heartbeat.replace("Z", "+00:00"))
+    at = at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)
+    return (dt.datetime.now(dt.UTC) - at).total_seconds()
