@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sqlite3
+import sys
 from contextlib import closing
 
 import pytest
+from sqlalchemy import create_engine, inspect, text
 
 from durable_monty import (
     CallEnded,
     CallNotFound,
+    ConfigError,
     EncodeError,
     ExecutionConflict,
     ExecutionEnded,
@@ -20,10 +24,14 @@ from durable_monty import (
     FunctionNotFound,
     InputError,
     LocalExecutor,
+    OrchestratorService,
+    SchemaMismatch,
+    StoreUnreachable,
     Worker,
     WorkflowCheckError,
     WorkflowError,
     WorkflowSourceError,
+    init_db,
     workflow,
 )
 from support import functions as host
@@ -44,11 +52,6 @@ class Counter:
 def add(a: int, b: int) -> int:
     """Another function of this name."""
     return a - b
-
-
-def plain(a: int) -> int:
-    """Not decorated, so that no other process may run it unless it is allowed."""
-    return a
 
 
 def start(code=ADD, functions=(host.add,), inputs=None, **options):
@@ -294,6 +297,40 @@ def test_bad_input_is_named_with_what_to_do_and_changes_nothing(populated, tmp_p
     assert contents(tmp_path / "lite.db") == before
 
 
+def test_a_value_that_is_nested_too_deeply_is_named_as_such(populated):
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    for ask in (start(inputs={"n": deep}), lambda service: service.complete_call("waits", 1, deep)):
+        with pytest.raises((InputError, EncodeError), match="nested more than 200 levels deep"):
+            ask(populated)
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database, but somebody's notes\n" * 100)
+    with pytest.raises(StoreUnreachable, match=r"opening the database .*notes\.txt.*not a database.*SQLite database"):
+        init_db(f"sqlite:///{file}")
+    assert file.read_text().startswith("not a database, but somebody's notes")
+
+
+def test_a_database_with_tables_of_these_names_is_refused_and_left_alone(database_url):
+    engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE executions (prisoner text)"))
+    with pytest.raises(SchemaMismatch, match=r"'executions' of something else.*name another database"):
+        init_db(database_url)
+    assert inspect(engine).get_table_names() == ["executions"]
+    engine.dispose()
+
+
+def test_a_configuration_that_cannot_be_used_creates_no_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("DURABLE_MONTY_STORE__SYNCHRONOUS", "SOMETIMES")
+    with pytest.raises(ConfigError, match="synchronous"):
+        OrchestratorService(f"sqlite:///{tmp_path / 'a.db'}")
+    assert not (tmp_path / "a.db").exists()
+
+
 def test_a_start_with_bad_input_keeps_no_id_so_that_it_can_be_corrected(lite_service):
     with pytest.raises(InputError):
         lite_service.start_execution(ADD, [host.add], {}, execution_id="one")
@@ -327,11 +364,15 @@ def test_a_workflow_that_uses_what_cannot_be_taken_is_refused_with_the_line(lite
     assert lite_service.list_executions() == []
 
 
-def test_a_function_that_is_not_registered_in_the_process_that_runs_it_is_refused(lite_service):
+def test_a_function_that_is_not_registered_in_the_process_that_runs_it_is_refused(lite_service, tmp_path, monkeypatch):
     """It was passed as an object here; the process that runs it knows its name only."""
+    (tmp_path / "undecorated.py").write_text("def plain(a: int) -> int:\n    return a\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = importlib.import_module("undecorated").plain
     code = "try:\n    await plain(1)\nexcept RuntimeError as e:\n    found = str(e)\nfound"
     execution_id = lite_service.start_execution(code, [plain])
     Worker(lite_service, LocalExecutor(mode="process", workers=1)).run(until_complete=True)
     found = lite_service.get_result(execution_id)
-    assert found.startswith("refused: ")
-    assert "[functions] allow" in found or "PYTHONPATH" in found
+    assert found.startswith("refused: running 'undecorated.plain': it is not registered")
+    assert "[functions] allow" in found
+    del sys.modules["undecorated"]

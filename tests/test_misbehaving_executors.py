@@ -14,6 +14,8 @@ from support import functions as host
 from support.scripted import Scripted
 from support.workers import DEADLINE_SECONDS, eventually, running
 
+FOREIGN = b'{"body":{"v":1,"job_id":"%s","value":7,"seconds":0.1}}'
+
 
 def test_a_submit_that_raises_loses_nothing_and_costs_no_attempt(lite_service):
     executor = Scripted(submit=[ConnectionError("away"), ConnectionError("away")])
@@ -86,9 +88,13 @@ def test_a_call_that_an_executor_does_not_answer_for_is_submitted_again(lite_ser
 
 def test_an_outcome_that_is_told_twice_is_delivered_once(lite_service):
     class Stammering(Scripted):
+        told = ()
+
         @hookimpl
         def poll(self, jobs, wait_seconds):
-            return [outcome for outcome in self._outcomes for _ in range(2)]
+            outcomes = self._outcomes
+            again, self.told, self._outcomes = self.told, outcomes, []
+            return [*again, *outcomes, *outcomes]
 
     code = "seen = []\nfor i in range(3):\n    seen.append(await add(i, 1))\nseen"
     execution_id = lite_service.start_execution(code, [host.add])
@@ -103,6 +109,17 @@ def test_a_reply_that_is_none_of_ours_fails_the_call_and_not_the_worker(lite_ser
     execution_id = lite_service.start_execution(code, [host.add])
     Worker(lite_service, executor).run(until_complete=True)
     assert lite_service.get_result(execution_id).startswith("undecodable: ")
+
+
+def test_a_reply_with_more_in_it_than_ours_gives_its_value(lite_service):
+    """Written by a remote side in another language, or by a newer one."""
+
+    def reply(jobs):
+        return [Outcome(job.job_id, reply=FOREIGN % job.job_id.encode()) for job in jobs]
+
+    execution_id = lite_service.start_execution("await add(1, 2)", [host.add])
+    Worker(lite_service, Scripted(poll=[reply])).run(until_complete=True)
+    assert lite_service.get_result(execution_id) == 7
 
 
 def test_an_executor_gets_no_more_jobs_than_it_takes(lite_service):

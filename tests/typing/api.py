@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from durable_monty import Call, Executor, OrchestratorService, Retry, Worker, flow, function, init_db, workflow
+from durable_monty import (
+    Call,
+    Executor,
+    Failure,
+    OrchestratorService,
+    Retry,
+    Worker,
+    current_call,
+    flow,
+    function,
+    init_db,
+    workflow,
+)
 
 
 @function
@@ -20,8 +32,25 @@ async def fetch(url: str) -> bytes:
 @workflow
 async def total(start: int, urls: list[str]) -> int:
     pages = await flow.map(fetch, urls, limit=4)
+    index, _ = await flow.race(fetch(urls[0]), add(1, 2))
+    assert_type(index, int)
+    assert_type(await flow.settle(fetch(urls[0])), list[Any])
     result: int = await add(start, len(pages))
     return result
+
+
+async def unit_test() -> None:
+    assert_type(await total(1, ["a"]), int)
+    await total("1", [])  # type: ignore[arg-type]  # the parameters of a workflow are checked
+
+
+function(retries=3)  # type: ignore[call-overload]  # there is no such option
+
+
+@function
+def about_itself() -> str:
+    assert_type(current_call().attempt, int)
+    return current_call().idempotency_key
 
 
 class Mine(Executor):
@@ -40,4 +69,8 @@ def main() -> None:
         Worker(service, executor=Mine()).run(until_complete=True)
         assert_type(service.get_result(execution_id), Any)
         assert_type(service.get_pending_calls(execution_id), list[Call])
+        assert_type(service.wait(execution_id, timeout_seconds=1.5), dict[str, Any])
+        assert_type(service.list_executions("failed"), list[dict[str, Any]])
+        service.fail_call(execution_id, 0, Failure("lost", "Lost", "gone"))
+        Failure("broken", "Broken", "no such kind")  # type: ignore[arg-type]
         add("1", "2")  # type: ignore[arg-type]  # the parameters of a host function are checked

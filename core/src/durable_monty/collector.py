@@ -179,10 +179,9 @@ class Collector:
         failures = 0
         offset = 0
         while not self._stopping.is_set():
-            jobs = self._jobs.of(executor.name)
             size = executor.capabilities.max_batch
-            offset = offset if offset < len(jobs) else 0
-            slice_ = jobs[offset : offset + size]
+            offset = offset if offset < self._jobs.count(executor.name) else 0
+            slice_ = self._jobs.of(executor.name, offset, size)
             offset += size
             if not slice_:
                 self._stopping.wait(0.02)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from durable_monty.codec import MAX_DEPTH
+
 Converter = Callable[[Any, str], Any]
 """Makes a value fit an annotation; the second argument is the path that errors name."""
 
@@ -27,25 +29,30 @@ _ITEM_ORIGINS = frozenset(
 _MAPPING_ORIGINS = frozenset({dict, abc.Mapping, abc.MutableMapping})
 
 
-def plain(value: Any) -> Any:
-    """The value with models and dataclasses as dicts, Enum members as their values, UUIDs as text, at any depth."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value with models and dataclasses as dicts, Enum members as their values, UUIDs as text.
+
+    What is nested more deeply than the codec carries is left as it is, for the codec to refuse by its path.
+    """
     kind = type(value)
     if kind in _ATOMS:
         return value
+    if depth > MAX_DEPTH:
+        return value
     if kind in (list, tuple, set, frozenset):
-        return kind(plain(item) for item in value)
+        return kind(plain(item, depth + 1) for item in value)
     if kind is dict:
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, enum.Enum):
-        return plain(value.value)
+        return plain(value.value, depth)
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, type):
         return value
     if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
     if _is_model(kind):
-        return plain(value.model_dump())
+        return plain(value.model_dump(), depth)
     return value
 
 

@@ -88,7 +88,7 @@ class Dispatcher:
         for name, group in _grouped(calls).items():
             executor = self._executors.get(name)
             if executor is None:
-                again.append(self._put_back(group, self._clock() + _MAX_PAUSE_SECONDS))
+                again.append(self._put_back(group, self._breakers[name].failed(self._clock())))
                 continue
             again += [self._submit(executor, batch) for batch in _batches(group, executor.capabilities.max_batch)]
         return min((due_at for due_at in again if due_at is not None), default=None)
@@ -124,7 +124,10 @@ class Dispatcher:
         """
         for name, group in _grouped(calls).items():
             executor = self._executors.get(name)
-            if executor is None or not executor.capabilities.survives_restart:
+            if executor is None:
+                self._put_back(group, self._breakers[name].failed(self._clock()))
+                continue
+            if not executor.capabilities.survives_restart:
                 self._report_lost(name, group)
                 continue
             self._jobs.add(name, group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Outcome
 
 log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 0.2
+_MAX_PAUSE_SECONDS = 30.0
 
 PluginOf = Callable[[str], tuple[str, dict[str, Any]]]
 
@@ -41,30 +45,34 @@ class Executors:
         self._is_signed = is_signed
         self._loaded: dict[str, LoadedExecutor] = {}
         self._broken: set[str] = set()
+        # Executors that could not start, and when they are started again.
+        self._waiting: dict[str, tuple[LoadedExecutor, int, float]] = {}
 
-    def use(self, name: str, executor: Any) -> LoadedExecutor:
+    def use(self, name: str, executor: Any) -> None:
         """Use an object as the executor of this name.
 
         Raises:
             PluginError: It has neither the hooks nor `submit_call` and `get_stats`.
         """
-        return self._start(plugins.wrap(executor, name))
+        self._start(plugins.wrap(executor, name), 0)
 
-    def load(self, name: str) -> LoadedExecutor:
-        """The executor of this name, loaded now if it is not.
+    def load(self, name: str) -> LoadedExecutor | None:
+        """The executor of this name, loaded now if it is not; None while it cannot start.
 
         Raises:
             PluginError: Its plug-in is missing or broken.
             ConfigError: Its settings cannot be used.
         """
-        found = self._loaded.get(name)
-        if found is None:
+        if name in self._loaded:
+            return self._loaded[name]
+        if name not in self._waiting:
             plugin, options = self._plugin_of(name)
-            found = self._start(plugins.load(name, plugin, options))
-        return found
+            return self._start(plugins.load(name, plugin, options), 0)
+        executor, failures, start_at = self._waiting[name]
+        return self._start(executor, failures) if time.monotonic() >= start_at else None
 
     def get(self, name: str) -> LoadedExecutor | None:
-        """As `load`, but None if it cannot be had; that is logged once and its calls stay pending."""
+        """As `load`, but None also if it cannot be had; that is logged once, and its calls stay pending."""
         if name in self._broken:
             return None
         try:
@@ -88,16 +96,24 @@ class Executors:
                 log.warning("stopping an executor failed", extra={"executor": executor.name}, exc_info=error)
         self._loaded.clear()
 
-    def _start(self, executor: LoadedExecutor) -> LoadedExecutor:
+    def _start(self, executor: LoadedExecutor, failures: int) -> LoadedExecutor | None:
         name = executor.name
-        executor.start(
-            ExecutorContext(
-                name,
-                lambda outcomes: self._deliver(name, outcomes),
-                logging.getLogger(f"durable_monty.executors.{name}"),
-                self._is_signed,
-            )
+        context = ExecutorContext(
+            name,
+            lambda outcomes: self._deliver(name, outcomes),
+            logging.getLogger(f"durable_monty.executors.{name}"),
+            self._is_signed,
         )
+        try:
+            executor.start(context)
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+            pause = min(_FIRST_PAUSE_SECONDS * 2**failures, _MAX_PAUSE_SECONDS)
+            log.warning(
+                "executor did not start, its calls wait: %s: %s", type(error).__name__, error, extra={"executor": name}
+            )
+            self._waiting[name] = (executor, failures + 1, time.monotonic() + pause)
+            return None
+        self._waiting.pop(name, None)
         self._loaded[name] = executor
         self._tell_loaded(executor)
         return executor

@@ -71,8 +71,8 @@ class ExecutorSpec:
 
         Called: again and again while jobs are open, in a thread of its own, with at most `max_batch` of them;
             successive calls walk through all open jobs.
-        Called again: an outcome that was returned is asked for no more; after a crash, open jobs are asked about by
-            another process.
+        Called again: a job whose outcome was returned may be asked about until that outcome is durable, and after a
+            crash open jobs are asked about by another process; the first outcome counts.
         Return: outcomes. Silence about a job means no news. Jobs that were not asked about may be reported too.
             A job that the back end has never heard of, or has forgotten, is a `Failure` of kind `lost`.
             May block up to `wait_seconds` on a push channel, and must return soon after `stop` was called.

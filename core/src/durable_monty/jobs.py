@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from durable_monty.models import Job, job_id_of
 from durable_monty.records import DueCall
@@ -70,10 +71,11 @@ class OpenJobs:
         """How many jobs are open there."""
         return len(self._by_executor.get(executor, ()))
 
-    def of(self, executor: str) -> list[Job]:
-        """The jobs that are open there, the oldest first."""
+    def of(self, executor: str, start: int, size: int) -> list[Job]:
+        """At most `size` of the jobs that are open there, from the `start`th oldest on."""
         with self._lock:
-            return [item.job for item in self._by_executor.get(executor, {}).values()]
+            chosen = islice(self._by_executor.get(executor, {}).values(), start, start + size)
+            return [item.job for item in chosen]
 
     def all(self) -> list[OpenJob]:
         """Every open job."""

@@ -133,6 +133,7 @@ class Loop:
 
     def close(self, grace_seconds: float) -> None:
         """End in an orderly way: what runs in this process may finish for a while, what is remote goes on."""
+        local = {executor.name for executor in self._executors.loaded if not executor.capabilities.survives_restart}
         self._collector.stop()
         self._executors.stop(grace_seconds)
         try:
@@ -140,7 +141,8 @@ class Loop:
             while arrivals:
                 self._record(self._collector.judge(arrivals), submits=False)
                 arrivals = self._collector.take()
-            self._return_local_jobs()
+            # What runs in this process is going to end with it: the same attempts, for anybody.
+            self._dispatcher.give_back([job.due for job in self.jobs.all() if job.executor in local])
             self._runtime.engine.release_all()
             self._runtime.lease.end()
         except StoreError as error:
@@ -234,16 +236,6 @@ class Loop:
         if is_changed:
             self._look_at = 0.0
         return is_changed
-
-    def _return_local_jobs(self) -> None:
-        """Give calls back that run in this process, which is going to end: the same attempts, for anybody."""
-        calls = [
-            job.due
-            for job in self.jobs.all()
-            if (executor := self._executors.get(job.executor)) is not None
-            and not executor.capabilities.survives_restart
-        ]
-        self._dispatcher.give_back(calls)
 
     def _pause(self, error: StoreError) -> None:
         """Leave a database alone that does not answer; nothing is lost meanwhile."""

@@ -223,12 +223,12 @@ class Session:
             return
         self._position = position
         if isinstance(position, monty.MontyComplete):
-            self._finish(position.output, progress)
+            self._finish(position, progress)
 
-    def _finish(self, output: Any, progress: Progress) -> None:
+    def _finish(self, position: monty.MontyComplete, progress: Progress) -> None:
         progress.is_finished = True
         try:
-            progress.output = codec.dumps(from_sandbox(output), path="result")
+            progress.output = codec.dumps(_taken_out(lambda: position.output, "result"), path="result")
         except UnawaitedCall as unawaited:
             progress.raised = Raised("RuntimeError", self._forgot(unawaited, progress, "the result"))
         except EncodeError as error:
@@ -274,9 +274,8 @@ class Session:
         return None if reference.blocking else position.resume({"future": ...})
 
     def _arguments(self, position: monty.FunctionSnapshot) -> str:
-        args = codec.dumps([from_sandbox(item) for item in position.args], path="args")
-        kwargs = codec.dumps(from_sandbox(position.kwargs), path="kwargs")
-        return f"[{args},{kwargs}]"
+        args, kwargs = _taken_out(lambda: [list(position.args), position.kwargs], "the arguments")
+        return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
 
     def _on_system_call(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> Any:
         if name in _TIMERS:
@@ -324,6 +323,24 @@ class Session:
             return now.timestamp()
         zone = args[0] if args else None
         return now.astimezone(zone) if zone is not None else now.replace(tzinfo=None)
+
+
+def _taken_out(read: Callable[[], Any], what: str) -> Any:
+    """A value that comes out of the sandbox.
+
+    Raises:
+        EncodeError: It cannot come out.
+        UnawaitedCall: It is or holds a call that was not awaited.
+    """
+    try:
+        value = read()
+    except TypeError as error:
+        # What stands for a class instance out here cannot be hashed.
+        raise EncodeError(
+            f"encoding {what}: a class instance cannot be carried as a member of a set or a key of a dictionary; "
+            "use a list, or keys that are texts, numbers or tuples"
+        ) from error
+    return from_sandbox(value)
 
 
 def _stand_in(name: str) -> Callable[[], None]:

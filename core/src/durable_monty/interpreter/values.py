@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic_monty import ExcType, MontyClassProxy, MontyClassTypeProxy, MontyStdTypeProxy
 
+from durable_monty.codec import MAX_DEPTH
 from durable_monty.models import Failure
 
 _UNAWAITED = re.compile(r"<coroutine external_future\((\d+)\)>")
@@ -40,8 +41,10 @@ class UnawaitedCall(Exception):
         super().__init__(f"call {call_id} was not awaited")
 
 
-def from_sandbox(value: Any) -> Any:
+def from_sandbox(value: Any, depth: int = 0) -> Any:
     """The value with class instances as dicts of their attributes.
+
+    What is nested more deeply than the codec carries is left as it is, for the codec to refuse by its path.
 
     Raises:
         UnawaitedCall: It is or holds a call that was not awaited.
@@ -49,12 +52,14 @@ def from_sandbox(value: Any) -> Any:
     kind = type(value)
     if kind is str:
         return _text(value) if value.startswith("<") else value
+    if depth > MAX_DEPTH:
+        return value
     if kind in (list, tuple, set, frozenset):
-        return kind(from_sandbox(item) for item in value)
+        return kind(from_sandbox(item, depth + 1) for item in value)
     if kind is dict:
-        return {from_sandbox(key): from_sandbox(item) for key, item in value.items()}
+        return {from_sandbox(key, depth + 1): from_sandbox(item, depth + 1) for key, item in value.items()}
     if kind is MontyClassProxy:
-        return {name: from_sandbox(item) for name, item in value.attributes.items()}
+        return {name: from_sandbox(item, depth + 1) for name, item in value.attributes.items()}
     if kind in (MontyClassTypeProxy, MontyStdTypeProxy):
         return f"<{value.name}>"
     return value

@@ -39,8 +39,13 @@ def init_db(url: str = DEFAULT_URL, *, synchronous: str = "FULL") -> Store:
 def open_store(url: str, *, synchronous: str = "FULL") -> Store:
     """As `init_db`, for a URL that the configuration names."""
     engine = open_engine(url, synchronous=synchronous)
-    verify(engine)
-    upgrade(engine)
+    try:
+        verify(engine)
+        upgrade(engine)
+    except BaseException:
+        # Connections that stay behind would be closed by the garbage collector, with a warning.
+        engine.dispose()
+        raise
     return Store(engine)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     LargeBinary,
     RowMapping,
     Select,
+    bindparam,
     case,
     cast,
     delete,
@@ -54,6 +55,12 @@ from durable_monty.store.rows import (
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
+_AT_EXECUTOR_STILL = update(calls).where(
+    calls.c.execution_id == bindparam("of_execution"),
+    calls.c.call_id == bindparam("of_call"),
+    calls.c.attempt == bindparam("of_attempt"),
+    calls.c.status.in_(_AT_EXECUTOR),
+)
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
 _IN_LIMIT = 500
@@ -293,23 +300,19 @@ class Store:
 
     def store_tokens(self, tokens: Mapping[tuple[str, int, int], str]) -> None:
         """Record what executors answered, by (execution id, call id, attempt)."""
-        with self._connections.write() as connection:
-            for (execution_id, call_id, attempt), token in tokens.items():
-                connection.execute(
-                    update(calls)
-                    .where(_attempt_of(execution_id, call_id, attempt), calls.c.status.in_(_AT_EXECUTOR))
-                    .values(status=CallStatus.SUBMITTED.value, token=token)
-                )
+        statement = _AT_EXECUTOR_STILL.values(status=CallStatus.SUBMITTED.value, token=bindparam("new_token"))
+        rows = [{**_attempt(key), "new_token": token} for key, token in tokens.items()]
+        if rows:
+            with self._connections.write() as connection:
+                connection.execute(statement, rows)
 
     def put_back(self, keys: Iterable[tuple[str, int, int]], due_at: float) -> None:
         """Make attempts that were not accepted `pending` again, the same attempt, due at `due_at`."""
-        with self._connections.write() as connection:
-            for execution_id, call_id, attempt in keys:
-                connection.execute(
-                    update(calls)
-                    .where(_attempt_of(execution_id, call_id, attempt), calls.c.status.in_(_AT_EXECUTOR))
-                    .values(status=CallStatus.PENDING.value, worker=None, due_at=due_at)
-                )
+        statement = _AT_EXECUTOR_STILL.values(status=CallStatus.PENDING.value, worker=None, due_at=due_at)
+        rows = [_attempt(key) for key in keys]
+        if rows:
+            with self._connections.write() as connection:
+                connection.execute(statement, rows)
 
     def reattempt(self, attempts_: Sequence[NextAttempt]) -> frozenset[str]:
         """Record failed attempts that are followed by another; the calls become `pending`.
@@ -513,8 +516,9 @@ def _status_at_rest() -> Any:
     return case((executions.c.version == 0, ExecutionStatus.SCHEDULED.value), else_=ExecutionStatus.WAITING.value)
 
 
-def _attempt_of(execution_id: str, call_id: int, attempt: int) -> ColumnElement[bool]:
-    return (calls.c.execution_id == execution_id) & (calls.c.call_id == call_id) & (calls.c.attempt == attempt)
+def _attempt(key: tuple[str, int, int]) -> dict[str, Any]:
+    """The parameters of `_AT_EXECUTOR_STILL`."""
+    return dict(zip(("of_execution", "of_call", "of_attempt"), key, strict=True))
 
 
 def _due_call(row: RowMapping) -> DueCall:
