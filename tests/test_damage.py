@@ -118,6 +118,11 @@ UNFIT = {
         "encoding the arguments: a class instance",
     ),
     "a function": ("def f():\n    pass\n[1, f]", "result[1]"),
+    "a builtin function": ("{'f': len}", "result['f']"),
+    "a class": (f"{INSTANCE}[A]", "result[0]"),
+    "a method": ("class A:\n    def f(self):\n        pass\n[A().f]", "result[0]"),
+    "a match": ("import re\n[re.match('a', 'a')]", "result[0]"),
+    "a view of a dictionary": ("await identity({1: 2}.keys())", "args[0]"),
 }
 
 

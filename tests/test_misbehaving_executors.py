@@ -17,6 +17,27 @@ from support.workers import DEADLINE_SECONDS, eventually, running
 FOREIGN = b'{"body":{"v":1,"job_id":"%s","value":7,"seconds":0.1}}'
 
 
+def test_an_executor_that_cannot_start_is_started_again_and_its_calls_wait(lite_service):
+    """Its back end is away when the worker begins; nobody has to start the worker again."""
+    executor = Scripted(start=[ConnectionError("away"), ConnectionError("away")])
+    execution_id = lite_service.start_execution("await add(1, 2)", [host.add])
+    Worker(lite_service, executor).run(until_complete=True)
+    assert lite_service.get_result(execution_id) == 3
+    assert executor.submitted == [f"{execution_id}-0-1"]
+
+
+def test_an_executor_whose_stop_raises_does_not_keep_the_worker_from_ending_in_order(lite_service, caplog):
+    class Clinging(Scripted):
+        @hookimpl
+        def stop(self, grace_seconds):
+            raise ConnectionError("away")
+
+    execution_id = lite_service.start_execution("await add(1, 2)", [host.add])
+    Worker(lite_service, Clinging()).run(until_complete=True)
+    assert lite_service.get_result(execution_id) == 3
+    assert "stopping an executor failed" in caplog.text
+
+
 def test_a_submit_that_raises_loses_nothing_and_costs_no_attempt(lite_service):
     executor = Scripted(submit=[ConnectionError("away"), ConnectionError("away")])
     execution_id = lite_service.start_execution("await add(1, 2)", [host.add])

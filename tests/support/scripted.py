@@ -23,6 +23,10 @@ class Scripted:
         self.completed = []
 
     @hookimpl
+    def start(self, context):
+        self._next("start")
+
+    @hookimpl
     def submit(self, calls):
         self.submitted += [call.job_id for call in calls]
         if (answer := self._next("submit")) is not None:

@@ -22,11 +22,16 @@ _NOT_CATCHABLE = frozenset({"BaseException", "SystemExit", "KeyboardInterrupt", 
 
 
 # How Monty writes what cannot leave the sandbox; a text that looks like this by chance is refused as well.
-_ONLY_INSIDE = re.compile(r"<function '[^']*' at 0x[0-9a-f]+>|<module '[\w.]+'>|<\w+ object>")
+_ONLY_INSIDE = re.compile(
+    r"<function '[^']*' at 0x[0-9a-f]+>|<module '[\w.]+'>|<bound method>|<[\w. ]+ object\b.*>"
+    r"|dict_(?:keys|values|items)\(\[.*\]\)",
+    re.DOTALL,
+)
+_ONLY_INSIDE_BEGINS = ("<", "dict_")
 
 
 class SandboxObject:
-    """Stands for a function, module or iterator of the sandbox; no codec carries it."""
+    """Stands for a class, function, module or iterator of the sandbox; no codec carries it."""
 
 
 class UnawaitedCall(Exception):
@@ -51,7 +56,7 @@ def from_sandbox(value: Any, depth: int = 0) -> Any:
     """
     kind = type(value)
     if kind is str:
-        return _text(value) if value.startswith("<") else value
+        return _text(value) if value.startswith(_ONLY_INSIDE_BEGINS) else value
     if depth > MAX_DEPTH:
         return value
     if kind in (list, tuple, set, frozenset):
@@ -61,7 +66,7 @@ def from_sandbox(value: Any, depth: int = 0) -> Any:
     if kind is MontyClassProxy:
         return {name: from_sandbox(item, depth + 1) for name, item in value.attributes.items()}
     if kind in (MontyClassTypeProxy, MontyStdTypeProxy):
-        return f"<{value.name}>"
+        return SandboxObject()
     return value
 
 

@@ -12,17 +12,19 @@ from rq import Queue
 from rq.job import Job as RQJob
 
 from durable_monty.models import Call
-from durable_monty_rq.remote import done_key
 from durable_monty_rq.settings import RQSettings
 
 FAILURE_TTL_SECONDS = 24 * 3600
+RESULT_TTL_SECONDS = 600
+"""How long RQ remembers a job that ended well, so that submitting it again does not run it again. Its reply is in the
+stream, which nothing expires."""
+
 _MAX_TRIES = 5
 
-# Which of the jobs are there: a job's hash until RQ is done with it, then the note that its reply was pushed.
 _KNOWN = """
 local known = {}
-for i = 1, #KEYS, 2 do
-    known[#known + 1] = redis.call('EXISTS', KEYS[i], KEYS[i + 1])
+for i = 1, #KEYS do
+    known[i] = redis.call('EXISTS', KEYS[i])
 end
 return known
 """
@@ -63,7 +65,7 @@ class Queues:
 
     def known(self, job_ids: Sequence[str], pipeline: redis.client.Pipeline | None = None) -> list[bool]:
         """Whether each job is there, or was."""
-        keys = [key for job_id in job_ids for key in (RQJob.key_for(job_id), done_key(self._settings.stream, job_id))]
+        keys = [RQJob.key_for(job_id) for job_id in job_ids]
         answer: Any = (pipeline or self._connection).eval(_KNOWN, len(keys), *keys)
         return [bool(there) for there in answer]
 
@@ -89,8 +91,7 @@ class Queues:
             args=(self._settings.stream, call.job_id, call.envelope.decode()),
             job_id=call.job_id,
             timeout=self._timeout(call),
-            # The reply goes over the stream: RQ keeps nothing of a job that ended well.
-            result_ttl=0,
+            result_ttl=RESULT_TTL_SECONDS,
             failure_ttl=FAILURE_TTL_SECONDS,
             description=call.function_name,
         )

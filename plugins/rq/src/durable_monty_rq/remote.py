@@ -16,9 +16,6 @@ from durable_monty.models import Failure
 
 log = logging.getLogger(__name__)
 
-DONE_SECONDS = 3600
-"""How long it stays known that a job has pushed its reply. The reply itself stays until it was stored."""
-
 _PUSH_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 5.0
@@ -36,11 +33,6 @@ def run(stream: str, job_id: str, envelope: str) -> None:
     job = get_current_job()
     assert job is not None, "this function is run by a rq worker"
     _push(job.connection, stream, job_id, reply)
-
-
-def done_key(stream: str, job_id: str) -> str:
-    """The key that says that a job has pushed its reply."""
-    return f"{stream}:done:{job_id}"
 
 
 def probe(functions: Sequence[str]) -> dict[str, Any]:
@@ -74,15 +66,12 @@ def _timed_out(job_id: str, reply: bytes) -> bytes:
 
 
 def _push(connection: redis.Redis, stream: str, job_id: str, reply: bytes) -> None:
-    """Push the reply, and note that it was pushed, in one transaction; waits for a Redis that is away."""
+    """Push the reply; waits for a Redis that is away."""
     ends_at = time.monotonic() + _PUSH_SECONDS
     pause = _FIRST_PAUSE_SECONDS
     while True:
-        pipeline = connection.pipeline(transaction=True)
-        pipeline.xadd(stream, {"job": job_id, "reply": reply})
-        pipeline.set(done_key(stream, job_id), 1, ex=DONE_SECONDS)
         try:
-            pipeline.execute()
+            connection.xadd(stream, {"job": job_id, "reply": reply})
         except (redis.ConnectionError, redis.TimeoutError) as error:
             if time.monotonic() + pause > ends_at:
                 raise

@@ -14,37 +14,39 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 
 from durable_monty.models import Failure, Outcome
-from durable_monty_rq.remote import done_key
+from durable_monty_rq.results import CLAIM_AFTER_SECONDS
 from durable_monty_rq.settings import RQSettings
 
-# What is not as it should be with these jobs: nothing is answered for one that waits in a queue or has pushed its reply.
+# What is not as it should be with these jobs: nothing is answered for one that waits in a queue.
 # A job that RQ calls queued although everything that was queued later has been taken was taken by a worker that died.
 _SUSPECTS = """
 local suspects = {}
 local heads = {}
-for i = 1, #KEYS, 2 do
-    if redis.call('EXISTS', KEYS[i + 1]) == 0 then
-        local job = redis.call('HMGET', KEYS[i], 'status', 'last_heartbeat', 'origin', 'enqueued_at')
-        local status = job[1]
-        if status == 'queued' and job[3] then
-            local queue = ARGV[1] .. job[3]
-            if heads[queue] == nil then
-                local head = redis.call('LINDEX', queue, 0)
-                heads[queue] = head and redis.call('HGET', ARGV[2] .. head, 'enqueued_at') or ''
-            end
-            if heads[queue] ~= '' and heads[queue] <= job[4] then
-                status = nil
-            else
-                status = 'taken'
-            end
+for i = 1, #KEYS do
+    local job = redis.call('HMGET', KEYS[i], 'status', 'last_heartbeat', 'origin', 'enqueued_at')
+    local status = job[1]
+    if status == 'queued' and job[3] then
+        local queue = ARGV[1] .. job[3]
+        if heads[queue] == nil then
+            local head = redis.call('LINDEX', queue, 0)
+            heads[queue] = head and redis.call('HGET', ARGV[2] .. head, 'enqueued_at') or ''
         end
-        if status ~= nil then
-            suspects[#suspects + 1] = {(i - 1) / 2, status or '', job[2] or '', job[3] or ''}
+        if heads[queue] ~= '' and heads[queue] <= job[4] then
+            status = nil
+        else
+            status = 'taken'
         end
+    end
+    if status ~= nil then
+        suspects[#suspects + 1] = {i - 1, status or '', job[2] or '', job[3] or ''}
     end
 end
 return suspects
 """
+
+
+_REPLY_SECONDS = 3 * CLAIM_AFTER_SECONDS
+"""A reply that another worker has read comes back to us well before."""
 
 
 class Sweep:
@@ -66,7 +68,7 @@ class Sweep:
         self._next_at = time.monotonic() + self._settings.sweep_interval_seconds
         if not job_ids:
             return []
-        keys = [key for job_id in job_ids for key in (RQJob.key_for(job_id), done_key(self._settings.stream, job_id))]
+        keys = [RQJob.key_for(job_id) for job_id in job_ids]
         prefixes = (Queue.redis_queue_namespace_prefix, RQJob.redis_job_namespace_prefix)
         suspects: Any = self._connection.eval(_SUSPECTS, len(keys), *keys, *prefixes)
         outcomes = []
@@ -112,8 +114,8 @@ class Sweep:
                 return Failure("lost", "Lost", f"its rq worker has not been heard of for {seconds:.0f} s")
         elif status in ("failed", "stopped", "canceled"):
             return _failure(self._error(job_id) or status, queue, self._settings)
-        elif status == "finished":
-            return Failure("lost", "Lost", "RQ has finished it and its reply is not in Redis")
+        elif status == "finished" and self._seen_for(job_id) >= _REPLY_SECONDS:
+            return Failure("lost", "Lost", "RQ has finished it, and its reply did not come")
         return None
 
     def _seen_for(self, job_id: str) -> float:
