@@ -1,12 +1,18 @@
-"""A fresh process that goes on with an execution: `resumed.py URL`; prints when its imports were done."""
+"""A fresh process that goes on with an execution: `resumed.py URL`.
+
+Prints when its imports were done and when its service was open, in seconds since the epoch.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from durable_monty import OrchestratorService, Worker, init_db
-from durable_monty.config import Config
+from opened import opened
 
-print(time.time(), flush=True)
-Worker(OrchestratorService(init_db(sys.argv[1]), Config())).run(until_complete=True)
+from durable_monty import Worker
+
+imported_at = time.time()
+with opened(sys.argv[1]) as service:
+    print(imported_at, time.time(), flush=True)
+    Worker(service).run(until_complete=True)

@@ -38,7 +38,7 @@ async def square(value: int) -> int:
 
 
 @function
-def refuse(value: int) -> None:
+def refuse(value: int) -> int:
     record()
     raise ValueError(f"{value} is refused")
 
