@@ -197,7 +197,7 @@ def test_executors_and_configuration_and_database(shop):
     assert "mode" in schema["properties"]["executors"]["properties"]["local"]["properties"]
     assert json.loads(run("db", "current", "--json", check=0).stdout)["current"] is None
     run("db", "upgrade", check=0)
-    assert json.loads(run("db", "current", "--json", check=0).stdout)["current"] == "0001"
+    assert json.loads(run("db", "current", "--json", check=0).stdout)["current"] == "0002"
 
 
 def test_the_environment_beats_the_file(shop):

@@ -55,6 +55,8 @@ class WorkflowRecord:
         first_line: The line in the user's file at which `user_source` begins.
         functions: Host functions by the name that the workflow uses.
         entry: The one global under which all inputs are handed over; empty: each input is a global.
+        parameters: What it takes, by name, and whether it must be given.
+        children: Digests of the workflows that it may start as children, by the name that it uses.
     """
 
     digest: str
@@ -66,6 +68,8 @@ class WorkflowRecord:
     first_line: int
     functions: Mapping[str, FunctionRef]
     entry: str = ""
+    parameters: Mapping[str, bool] = field(default_factory=dict)
+    children: Mapping[str, str] = field(default_factory=dict)
 
     def globals(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The inputs as the sandbox takes them."""
@@ -108,6 +112,11 @@ class CallRow:
         outcome: The value's text, or a failure's text where the status is `failed` or `cancelled`.
         batch: Delivery order: the number of the resume that delivered the outcome; None: not delivered.
         position: Place within that resume.
+        scope: The races that it runs in, outermost first, as `/`-separated call ids; empty outside any.
+        limit_key: What shares a concurrency or rate limit with it, or None.
+        policy: What this one call asks for beyond what its function says.
+        expires_at: When its attempt, the call over all attempts, or its next sign of life is due; None: no such time.
+        progress: What its last heartbeat reported, as the codec's text.
     """
 
     call_id: int
@@ -132,6 +141,11 @@ class CallRow:
     outcome: str | None = None
     batch: int | None = None
     position: int | None = None
+    scope: str = ""
+    limit_key: str | None = None
+    policy: Mapping[str, Any] | None = None
+    expires_at: float | None = None
+    progress: str | None = None
 
 
 @dataclass(slots=True)
@@ -216,7 +230,19 @@ class Turn:
 
 @dataclass(slots=True)
 class ExecutionRow:
-    """One execution as it is stored, without its snapshot and calls."""
+    """One execution as it is stored, without its snapshot and calls.
+
+    Attributes:
+        parent: The execution that started it as its child, or None.
+        parent_call: The parent's call that waits for its end; None: nobody waits.
+        parent_close: `cancel`: it is cancelled when its parent ends; `abandon`: it goes on.
+        deadline_at: When it is cancelled whatever it does, or None.
+        memo: What its starter wanted to remember with it, as the codec's text.
+        singleton_key: At most one living execution has this key.
+        debounce_key: At most one execution that has not begun has this key.
+        schedule: The schedule that started it, or None.
+        last_turn: Of a failed one: what its last turn did, to be undone when it is retried.
+    """
 
     id: str
     workflow: str
@@ -236,6 +262,15 @@ class ExecutionRow:
     cancel_deadline_at: float | None = None
     cancel_reason: str | None = None
     is_cancel_delivered: bool = False
+    parent: str | None = None
+    parent_call: int | None = None
+    parent_close: str | None = None
+    deadline_at: float | None = None
+    memo: str | None = None
+    singleton_key: str | None = None
+    debounce_key: str | None = None
+    schedule: str | None = None
+    last_turn: str | None = None
 
 
 @dataclass(slots=True)

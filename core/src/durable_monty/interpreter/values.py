@@ -23,7 +23,7 @@ _NOT_CATCHABLE = frozenset({"BaseException", "SystemExit", "KeyboardInterrupt", 
 
 # How Monty writes what cannot leave the sandbox; a text that looks like this by chance is refused as well.
 _ONLY_INSIDE = re.compile(
-    r"<function '[^']*' at 0x[0-9a-f]+>|<module '[\w.]+'>|<bound method>|<[\w. ]+ object\b.*>"
+    r"<function '[^']*' at 0x[0-9a-f]+>|<class '[\w.]+'>|<module '[\w.]+'>|<bound method>|<[\w. ]+ object\b.*>"
     r"|dict_(?:keys|values|items)\(\[.*\]\)",
     re.DOTALL,
 )

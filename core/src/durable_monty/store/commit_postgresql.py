@@ -20,27 +20,11 @@ from sqlalchemy import Connection
 from durable_monty.models import job_id_of
 from durable_monty.records import CommitResult, Settlement, Turn
 from durable_monty.store.rows import (
-    CALL_COLUMNS,
     call_values,
     settlement_values,
     snapshot_values,
     turn_values,
 )
-
-_CALL_TYPES = {
-    "call_id": "int",
-    "line": "int",
-    "blocking": "int",
-    "priority": "int",
-    "timeout_seconds": "float8",
-    "attempt": "int",
-    "lost": "int",
-    "due_at": "float8",
-    "created_at": "float8",
-    "ended_at": "float8",
-    "batch": "int",
-    "position": "int",
-}
 
 
 def _records(name: str, alias: str, columns: dict[str, str]) -> str:
@@ -73,7 +57,6 @@ _NEWS_COLUMNS = {
     "batch": "int",
     "position": "int",
 }
-_CALL_COLUMN_TYPES = {name: _CALL_TYPES.get(name, "text") for name in CALL_COLUMNS}
 _SNAPSHOT_COLUMNS = {
     "execution_id": "text",
     "version": "int",
@@ -118,9 +101,7 @@ WITH turn AS (
     WHERE c.execution_id = x.execution_id AND c.call_id = x.call_id
         AND c.status IN ('pending', 'submitting', 'submitted')
 ), announced AS (
-    INSERT INTO calls ({", ".join(CALL_COLUMNS)})
-    SELECT {", ".join(f"x.{name}" for name in CALL_COLUMNS)}
-    FROM {_records("calls", "x", _CALL_COLUMN_TYPES)}
+    INSERT INTO calls SELECT x.* FROM json_populate_recordset(NULL::calls, %(calls)s) x
     JOIN moved m ON m.id = x.execution_id
 ), suspended AS (
     INSERT INTO snapshots ({", ".join(_SNAPSHOT_COLUMNS)})

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from durable_monty.errors import SchemaMismatch
 from durable_monty.store.engines import shown
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision that this code knows."""
 
 _VERSION_TABLE = "alembic_version"

@@ -41,6 +41,8 @@ def workflow_values(record: WorkflowRecord, checked_at: float | None) -> dict[st
         "first_line": record.first_line,
         "entry": record.entry,
         "functions": json.dumps(functions, separators=(",", ":")),
+        "parameters": json.dumps(dict(record.parameters)),
+        "children": json.dumps(dict(record.children)),
         "checked_at": checked_at,
     }
 
@@ -61,6 +63,9 @@ def workflow_record(row: RowMapping) -> WorkflowRecord:
         row["first_line"],
         functions,
         row["entry"],
+        # A list where it was stored before workflows told their parameters.
+        dict(json.loads(row["parameters"])),
+        json.loads(row["children"]),
     )
 
 
@@ -72,6 +77,7 @@ def call_values(execution_id: str, call: CallRow) -> dict[str, Any]:
     values["status"] = str(call.status)
     values["blocking"] = int(call.blocking)
     values["resources"] = json.dumps(call.resources) if call.resources else None
+    values["policy"] = json.dumps(call.policy) if call.policy else None
     return values
 
 
@@ -82,6 +88,7 @@ def call_row(row: RowMapping) -> CallRow:
     values["status"] = CallStatus(values["status"])
     values["blocking"] = bool(values["blocking"])
     values["resources"] = json.loads(values["resources"]) if values["resources"] else None
+    values["policy"] = json.loads(values["policy"]) if values["policy"] else None
     return CallRow(**values)
 
 

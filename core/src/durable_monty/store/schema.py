@@ -8,7 +8,7 @@ tagged codec.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Identity, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 OPEN_STATUSES = ("pending", "submitting", "submitted")
 """Statuses of calls whose outcome is not fixed."""
@@ -27,6 +27,9 @@ workflows = Table(
     Column("first_line", Integer, nullable=False),
     Column("functions", Text, nullable=False),
     Column("entry", Text, nullable=False),
+    # What it takes, and the workflows that it may start as children, by the name that it uses.
+    Column("parameters", Text, nullable=False, server_default="[]"),
+    Column("children", Text, nullable=False, server_default="{}"),
     # When the check at submit passed; NULL: never checked.
     Column("checked_at", Float),
 )
@@ -57,6 +60,60 @@ executions = Table(
     Column("cancel_reason", Text),
     # 1 once the cancellation has entered the workflow.
     Column("is_cancel_delivered", Integer, nullable=False, default=0),
+    # A child: its parent, the parent's call that waits for it (NULL: nobody does), and whether it ends with the parent.
+    Column("parent", Text),
+    Column("parent_call", Integer),
+    Column("parent_close", Text),
+    # When it is cancelled whatever it does; NULL: never.
+    Column("deadline_at", Float),
+    # What its starter wanted to remember with it.
+    Column("memo", Text),
+    # At most one living execution has each.
+    Column("singleton_key", Text),
+    Column("debounce_key", Text),
+    # The schedule that started it.
+    Column("schedule", Text),
+    # Of a failed one: what its last turn did, to be undone when it is retried.
+    Column("last_turn", Text),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("execution_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    # Signals that nobody has waited for yet; what a call has taken is its outcome, and its row is gone.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(), primary_key=True),
+    Column("execution_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("sent_at", Float, nullable=False),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("cron", Text),
+    Column("timezone", Text, nullable=False),
+    Column("interval_seconds", Float),
+    Column("overlap", Text, nullable=False),
+    Column("is_paused", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    # When it fires next; NULL: never again.
+    Column("next_at", Float),
+    Column("last_at", Float),
+    Column("last_execution", Text),
+    # Times at which it should have fired while the last execution was alive (overlap "queue"), as a JSON array.
+    Column("queued", Text, nullable=False),
 )
 
 snapshots = Table(
@@ -98,6 +155,16 @@ calls = Table(
     # The order of delivery: number of the resume, place within it. NULL: not delivered.
     Column("batch", Integer),
     Column("position", Integer),
+    # The races that it runs in, outermost first, as `/`-separated call ids; empty outside any.
+    Column("scope", Text, nullable=False, server_default=""),
+    # What shares a concurrency or rate limit with it; NULL: no limit.
+    Column("limit_key", Text),
+    # What this one call asks for beyond what its function says; JSON.
+    Column("policy", Text),
+    # When its attempt, or the call over all attempts, or its next sign of life is due; NULL: no such time.
+    Column("expires_at", Float),
+    # What its last heartbeat reported.
+    Column("progress", Text),
 )
 
 attempts = Table(
@@ -109,6 +176,15 @@ attempts = Table(
     Column("attempt", Integer, primary_key=True),
     Column("ended_at", Float, nullable=False),
     Column("failure", Text, nullable=False),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    # One row per concurrency or rate limit in use: what those who claim calls under it take turns on.
+    Column("key", Text, primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
 )
 
 workers = Table(
@@ -134,6 +210,14 @@ Index(
     sqlite_where=executions.c.worker.isnot(None),
     postgresql_where=executions.c.worker.isnot(None),
 )
+_ALIVE = "status IN ('scheduled', 'running', 'waiting', 'paused')"
+for _name, _columns, _unique in (
+    ("executions_parent", (executions.c.parent,), False),
+    ("executions_singleton", (executions.c.singleton_key,), True),
+    ("executions_debounce", (executions.c.debounce_key,), True),
+):
+    _where = text(f"{_columns[0].name} IS NOT NULL AND {_ALIVE}")
+    Index(_name, *_columns, unique=_unique, sqlite_where=_where, postgresql_where=_where)
 Index("executions_created_at", executions.c.created_at, executions.c.id)
 Index("executions_status", executions.c.status, executions.c.created_at)
 Index(
@@ -145,6 +229,31 @@ Index(
     calls.c.due_at,
     sqlite_where=calls.c.status == "pending",
     postgresql_where=calls.c.status == "pending",
+)
+Index("tags_value", tags.c.name, tags.c.value, tags.c.execution_id)
+Index("signals_of", signals.c.execution_id, signals.c.name, signals.c.id)
+Index("schedules_next_at", schedules.c.next_at)
+Index(
+    "calls_told",
+    calls.c.execution_id,
+    calls.c.kind,
+    calls.c.function,
+    calls.c.call_id,
+    sqlite_where=calls.c.kind.in_(("publish", "emit")),
+    postgresql_where=calls.c.kind.in_(("publish", "emit")),
+)
+Index(
+    "calls_expiring",
+    calls.c.expires_at,
+    sqlite_where=calls.c.expires_at.isnot(None),
+    postgresql_where=calls.c.expires_at.isnot(None),
+)
+Index(
+    "calls_limited",
+    calls.c.limit_key,
+    calls.c.status,
+    sqlite_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
+    postgresql_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
 )
 Index(
     "calls_worker", calls.c.worker, sqlite_where=calls.c.worker.isnot(None), postgresql_where=calls.c.worker.isnot(None)

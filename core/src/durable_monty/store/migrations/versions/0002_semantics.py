@@ -1,0 +1,105 @@
+"""Children, signals, tags, deadlines, schedules, limits, scopes of races, expiry of attempts.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_ALIVE = "status IN ('scheduled', 'running', 'waiting', 'paused')"
+_OPEN = "status IN ('pending', 'submitting', 'submitted')"
+_EXECUTION_COLUMNS = (
+    ("parent", sa.Text),
+    ("parent_call", sa.Integer),
+    ("parent_close", sa.Text),
+    ("deadline_at", sa.Float),
+    ("memo", sa.Text),
+    ("singleton_key", sa.Text),
+    ("debounce_key", sa.Text),
+    ("schedule", sa.Text),
+    ("last_turn", sa.Text),
+)
+_CALL_COLUMNS = (("limit_key", sa.Text), ("policy", sa.Text), ("expires_at", sa.Float), ("progress", sa.Text))
+_INDEXES = (
+    ("executions_parent", "executions", ["parent"], f"parent IS NOT NULL AND {_ALIVE}", False),
+    ("executions_singleton", "executions", ["singleton_key"], f"singleton_key IS NOT NULL AND {_ALIVE}", True),
+    ("executions_debounce", "executions", ["debounce_key"], f"debounce_key IS NOT NULL AND {_ALIVE}", True),
+    ("calls_told", "calls", ["execution_id", "kind", "function", "call_id"], "kind IN ('publish', 'emit')", False),
+    ("calls_expiring", "calls", ["expires_at"], "expires_at IS NOT NULL", False),
+    ("calls_limited", "calls", ["limit_key", "status"], f"limit_key IS NOT NULL AND {_OPEN}", False),
+)
+
+
+def upgrade() -> None:
+    """Add columns, tables and indexes."""
+    op.add_column("workflows", sa.Column("parameters", sa.Text, nullable=False, server_default="[]"))
+    op.add_column("workflows", sa.Column("children", sa.Text, nullable=False, server_default="{}"))
+    for name, kind in _EXECUTION_COLUMNS:
+        op.add_column("executions", sa.Column(name, kind))
+    op.add_column("calls", sa.Column("scope", sa.Text, nullable=False, server_default=""))
+    for name, kind in _CALL_COLUMNS:
+        op.add_column("calls", sa.Column(name, kind))
+    op.create_table(
+        "tags",
+        sa.Column("execution_id", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("value", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "signals",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True),
+        sa.Column("execution_id", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("sent_at", sa.Float, nullable=False),
+    )
+    op.create_table(
+        "schedules",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("workflow", sa.Text, nullable=False),
+        sa.Column("inputs", sa.Text, nullable=False),
+        sa.Column("cron", sa.Text),
+        sa.Column("timezone", sa.Text, nullable=False),
+        sa.Column("interval_seconds", sa.Float),
+        sa.Column("overlap", sa.Text, nullable=False),
+        sa.Column("is_paused", sa.Integer, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("next_at", sa.Float),
+        sa.Column("last_at", sa.Float),
+        sa.Column("last_execution", sa.Text),
+        sa.Column("queued", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "limits",
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("tokens", sa.Float, nullable=False),
+        sa.Column("updated_at", sa.Float, nullable=False),
+    )
+    for name, table, columns, condition, is_unique in _INDEXES:
+        where = sa.text(condition)
+        op.create_index(name, table, columns, unique=is_unique, sqlite_where=where, postgresql_where=where)
+    op.create_index("tags_value", "tags", ["name", "value", "execution_id"])
+    op.create_index("signals_of", "signals", ["execution_id", "name", "id"])
+    op.create_index("schedules_next_at", "schedules", ["next_at"])
+
+
+def downgrade() -> None:
+    """Back to 0001; what the new tables and columns hold is lost."""
+    for name, table, *_ in _INDEXES:
+        op.drop_index(name, table)
+    for table in ("limits", "schedules", "signals", "tags"):
+        op.drop_table(table)
+    for name in ("scope", *(name for name, _ in _CALL_COLUMNS)):
+        op.drop_column("calls", name)
+    for name, _ in _EXECUTION_COLUMNS:
+        op.drop_column("executions", name)
+    for name in ("parameters", "children"):
+        op.drop_column("workflows", name)
