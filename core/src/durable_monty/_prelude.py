@@ -68,7 +68,21 @@ async def map(fn, items, limit=None):
     return out
 """
 
-_SOURCES = {"race": _RACE, "timeout": _TIMEOUT, "settle": _SETTLE, "map": _MAP}
+# A call that carries `_options` is taken apart by `durable_monty.interpreter.session`.
+_OPTIONS = """
+from functools import partial as _partial
+def options(fn, **fields):
+    return _partial(fn, _options=fields)
+"""
+
+_RETRY = """
+def Retry(**fields):
+    if 'on' in fields:
+        fields['on'] = [kind if isinstance(kind, str) else str(kind)[8:-2] for kind in fields['on']]
+    return fields
+"""
+
+_SOURCES = {"race": _RACE, "timeout": _TIMEOUT, "settle": _SETTLE, "map": _MAP, "options": _OPTIONS, "Retry": _RETRY}
 _NEEDS = {"timeout": ("race",)}
 _STUBS = {
     "race": "async def race(*aws: Awaitable[Any]) -> tuple[int, Any]: ...",
@@ -77,6 +91,18 @@ _STUBS = {
     "map": (
         "async def map[T, R](fn: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int | None = None)"
         " -> list[R]: ..."
+    ),
+    "options": (
+        "def options[**P, R](fn: Callable[P, R], *, retry: Retry | dict[str, Any] | None = None,"
+        " timeout_seconds: float | None = None, total_timeout_seconds: float | None = None,"
+        " heartbeat_seconds: float | None = None, executor: str | None = None, queue: str | None = None,"
+        " priority: int = 0, concurrency: int | None = None, rate: str | None = None, key: str | None = None,"
+        " idempotent: bool = False, resources: dict[str, Any] | None = None) -> Callable[P, R]: ..."
+    ),
+    "Retry": (
+        "class Retry:\n    def __init__(self, *, attempts: int = 3, first_delay_seconds: float = 1, factor: float = 2,"
+        " max_delay_seconds: float = 60, jitter: float = 0.1, on: tuple[type[BaseException] | str, ...] = ...,"
+        " when: str | None = None) -> None: ..."
     ),
 }
 
@@ -102,7 +128,16 @@ def prelude(names: Mapping[str, str]) -> str:
 
 def stubs(names: Mapping[str, str]) -> list[str]:
     """The helpers' signatures under the names that the workflow uses."""
-    return [_STUBS[helper].replace(f"def {helper}", f"def {alias}", 1) for alias, helper in names.items()]
+    written = []
+    for alias, helper in names.items():
+        stub = _STUBS[helper]
+        if helper == "options":
+            retry = next((used for used, name in names.items() if name == "Retry"), "dict[str, Any]")
+            stub = stub.replace("retry: Retry", f"retry: {retry}")
+        for keyword in ("def", "class"):
+            stub = stub.replace(f"{keyword} {helper}", f"{keyword} {alias}", 1)
+        written.append(stub)
+    return written
 
 
 def _with_needs(helpers: Iterable[str]) -> set[str]:

@@ -7,13 +7,18 @@ that awaits a `@workflow` function) they are the functions of this module, which
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from durable_monty.functions import Retry
+from durable_monty.overrides import call_overrides
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 
-__all__ = ["map", "race", "settle", "timeout"]
+__all__ = ["Retry", "map", "options", "race", "settle", "timeout"]
 
 
 async def race(*aws: Awaitable[Any]) -> tuple[int, Any]:
@@ -96,6 +101,46 @@ async def map(fn: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int | 
     finally:
         await _stop(lanes)
     return results
+
+
+def options(
+    fn: Callable[P, R],
+    *,
+    retry: Retry | Mapping[str, Any] | None = None,
+    timeout_seconds: float | None = None,
+    total_timeout_seconds: float | None = None,
+    heartbeat_seconds: float | None = None,
+    executor: str | None = None,
+    queue: str | None = None,
+    priority: int = 0,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    key: str | None = None,
+    idempotent: bool = False,
+    resources: Mapping[str, Any] | None = None,
+) -> Callable[P, R]:
+    """A host function with options of its own, for the calls that are made through what this returns.
+
+    `await options(charge, timeout_seconds=5)(card, cents)`. What is given here beats the function's decorator and the
+    configuration, `None` included; what is not given stays. Under plain asyncio only `timeout_seconds` has an effect.
+
+    Args:
+        fn: A host function.
+        key: The key of these calls itself, not a function; other fields are those of `@function`.
+
+    Raises:
+        ValueError: A field is out of its range; in a workflow this is raised by the call.
+    """
+    fields = {name: value for name, value in locals().items() if name != "fn"}
+    call_overrides(fields)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        value: Any = fn(*args, **kwargs)
+        if timeout_seconds is None or not inspect.isawaitable(value):
+            return value
+        return timeout(value, timeout_seconds)
+
+    return call
 
 
 async def _stop(tasks: Sequence[asyncio.Future[Any]]) -> None:

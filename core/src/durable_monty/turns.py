@@ -175,6 +175,7 @@ class TurnRunner:
             announced.line,
             announced.blocking,
             created_at=now,
+            policy=announced.policy,
         )
         if announced.kind is CallKind.CLOCK:
             row.status, row.outcome, row.ended_at = CallStatus.COMPLETED, announced.answer, now
@@ -184,7 +185,8 @@ class TurnRunner:
         else:
             self._planner.plan(row, held.workflow)
             row.due_at = now
-            if capacity.get(row.executor or "", 0) > 0:
+            # What is limited is claimed under the lock of its limit.
+            if row.limit_key is None and capacity.get(row.executor or "", 0) > 0:
                 capacity[row.executor or ""] -= 1
                 row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
         return row

@@ -18,6 +18,7 @@ from durable_monty import codec
 from durable_monty.errors import EncodeError
 from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer
 from durable_monty.models import Failure
+from durable_monty.overrides import OPTIONS, call_overrides
 from durable_monty.records import CallKind
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Announced:
         line: Line of the call in the user's file; 0 inside a `durable_monty.flow` helper.
         seconds: For a timer: how long it sleeps.
         answer: For a clock: what was answered, as the codec's text.
+        policy: What `options` asked for this call, as it is stored.
     """
 
     call_id: int
@@ -62,6 +64,7 @@ class Announced:
     blocking: bool = False
     seconds: float = 0.0
     answer: str | None = None
+    policy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +258,14 @@ class Session:
         if reference is None:
             return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
         try:
-            arguments = self._arguments(position)
+            arguments, policy = self._arguments(position)
         except UnawaitedCall as unawaited:
             message = self._forgot(unawaited, progress, f"an argument of {name}()")
             return position.resume({"exc_type": "RuntimeError", "message": message})
         except EncodeError as error:
             return position.resume({"exc_type": "TypeError", "message": str(error)})
+        except ValueError as error:
+            return position.resume({"exc_type": "ValueError", "message": str(error)})
         progress.announced.append(
             Announced(
                 position.call_id,
@@ -269,13 +274,16 @@ class Session:
                 arguments,
                 self._line_of(position.position.start),
                 blocking=reference.blocking,
+                policy=policy,
             )
         )
         return None if reference.blocking else position.resume({"future": ...})
 
-    def _arguments(self, position: monty.FunctionSnapshot) -> str:
+    def _arguments(self, position: monty.FunctionSnapshot) -> tuple[str, Mapping[str, Any] | None]:
+        """The arguments as text, and the options of this one call."""
         args, kwargs = _taken_out(lambda: [list(position.args), position.kwargs], "the arguments")
-        return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
+        policy = call_overrides(kwargs.pop(OPTIONS)) if OPTIONS in kwargs else None
+        return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]", policy
 
     def _on_system_call(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> Any:
         if name in _TIMERS:

@@ -86,7 +86,7 @@ WITH turn AS (
     LEFT JOIN moved m ON m.id = n.execution_id
 ), settled AS (
     UPDATE calls c SET status = coalesce(n.status, c.status), outcome = coalesce(n.outcome, c.outcome),
-        ended_at = coalesce(n.ended_at, c.ended_at), worker = NULL, due_at = NULL,
+        ended_at = coalesce(n.ended_at, c.ended_at), worker = NULL, due_at = NULL, expires_at = NULL,
         batch = CASE WHEN n.is_moved THEN n.batch ELSE c.batch END,
         position = CASE WHEN n.is_moved THEN n.position ELSE c.position END
     FROM news n
@@ -95,7 +95,7 @@ WITH turn AS (
         OR (n.attempt = c.attempt AND c.status IN ('pending', 'submitting', 'submitted')))
     RETURNING c.execution_id, c.call_id
 ), cancelled AS (
-    UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, batch = -1
+    UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, expires_at = NULL, batch = -1
     FROM {_records("cancelled", "x", _CANCEL_COLUMNS)}
     JOIN moved m ON m.id = x.execution_id
     WHERE c.execution_id = x.execution_id AND c.call_id = x.call_id

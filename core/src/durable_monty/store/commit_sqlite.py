@@ -30,7 +30,7 @@ WHERE id = :id AND version = :version AND worker = :worker
 """
 _SETTLE = """
 UPDATE calls SET status = :status, outcome = :outcome, ended_at = :ended_at, batch = :batch, position = :position,
-    worker = NULL, due_at = NULL
+    worker = NULL, due_at = NULL, expires_at = NULL
 WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt
     AND status IN ('pending', 'submitting', 'submitted')
 """
@@ -43,7 +43,7 @@ _DELIVER = """
 UPDATE calls SET batch = :batch, position = :position WHERE execution_id = :execution_id AND call_id = :call_id
 """
 _CANCEL = """
-UPDATE calls SET status = 'cancelled', ended_at = :at, worker = NULL, due_at = NULL, batch = -1
+UPDATE calls SET status = 'cancelled', ended_at = :at, worker = NULL, due_at = NULL, expires_at = NULL, batch = -1
 WHERE execution_id = :execution_id AND call_id = :call_id AND status IN ('pending', 'submitting', 'submitted')
 """
 _INSERT_CALL = f"""
