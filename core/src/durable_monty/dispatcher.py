@@ -15,10 +15,12 @@ from typing import TypeVar
 
 from durable_monty.envelope import encode_envelope
 from durable_monty.executors import Executors
+from durable_monty.expiry import begun
 from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.limits import UNKNOWN_KEY
 from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
-from durable_monty.records import DueCall
+from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Dispatcher:
     Args:
         deliver: Takes outcomes that are known at once, such as refusals.
         signing_key: Signs envelopes.
+        grace_seconds: How long after its time limit an attempt is ended if its executor has not ended it.
         clock: The time, in seconds since the epoch.
     """
 
@@ -63,6 +66,7 @@ class Dispatcher:
         deliver: Callable[[str, Sequence[Outcome]], None],
         *,
         signing_key: bytes | None = None,
+        grace_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -70,6 +74,7 @@ class Dispatcher:
         self._jobs = jobs
         self._deliver = deliver
         self._signing_key = signing_key
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
         self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
@@ -130,7 +135,7 @@ class Dispatcher:
             if not executor.capabilities.survives_restart:
                 self._report_lost(name, group)
                 continue
-            self._jobs.add(name, group)
+            self._jobs.add(name, group, is_taken_over=True)
             unsure = [due for due in group if due.row.status is CallStatus.SUBMITTING]
             if executor.capabilities.caller_ids:
                 self.submit(unsure)
@@ -155,6 +160,19 @@ class Dispatcher:
     def has_to_complete(self) -> bool:
         """Whether an executor has to be told again."""
         return bool(self._to_complete)
+
+    def cancel_in_process(self, calls: Iterable[DueCall]) -> set[str]:
+        """Stop jobs whose time is over and that run in this process; returns those that are just ending by themselves.
+
+        These are stopped before that is durable: a function may be about to commit the outcome of its call itself.
+        """
+        ending = set()
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is not None and executor.has("cancel") and not executor.capabilities.survives_restart:
+                answers = executor.cancel([Job(job_id(due), due.row.token) for due in group], force=True)
+                ending |= {key for key, is_stopped in answers.items() if not is_stopped}
+        return ending
 
     def cancel(self, calls: Iterable[DueCall]) -> None:
         """Ask executors to stop jobs whose calls have ended in the database."""
@@ -183,8 +201,9 @@ class Dispatcher:
         # Remembered before they are submitted: an outcome may come before `submit` returns.
         self._jobs.add(executor.name, batch)
         sendable = [due for due in batch if self._fits(executor, due)]
+        self._arm(executor, sendable)
         try:
-            answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
+            answers = executor.submit([self._call(executor, due) for due in sendable]) if sendable else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
@@ -225,21 +244,34 @@ class Dispatcher:
             self._store.store_tokens(tokens)
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
+    def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
+        """Start the time limits of calls whose executor cannot tell when they begin."""
+        if executor.capabilities.heartbeats:
+            return
+        at = self._clock() + executor.capabilities.start_delay_seconds
+        limited = [due for due in batch if due.row.timeout_seconds is not None]
+        self._store.times.arm([(due, begun(due.row, at, self._grace_seconds)) for due in limited])
+
     def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
-        limit = executor.capabilities.max_payload_bytes
-        size = len(due.row.arguments.encode()) if limit is not None else 0
-        if limit is None or size <= limit:
+        """Whether the executor can run the call at all; one that it cannot is refused."""
+        reason = _unfit(executor, due.row)
+        if reason is None:
             return True
-        message = (
-            f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
-            "to the data instead"
-        )
-        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", "PayloadTooLarge", message))])
+        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", *reason))])
         return False
 
-    def _call(self, due: DueCall) -> Call:
+    def _call(self, executor: LoadedExecutor, due: DueCall) -> Call:
         row = due.row
         key = job_id(due)
+        has_times = row.timeout_seconds is not None or bool((row.policy or {}).get("heartbeat_seconds"))
+        envelope = encode_envelope(
+            key,
+            row.function,
+            row.arguments,
+            self._signing_key,
+            progress=row.progress,
+            is_watched=has_times and executor.capabilities.heartbeats,
+        )
         return Call(
             key,
             due.execution_id,
@@ -247,7 +279,7 @@ class Dispatcher:
             row.attempt,
             row.function,
             row.arguments,
-            encode_envelope(key, row.function, row.arguments, self._signing_key),
+            envelope,
             row.timeout_seconds,
             row.queue,
             row.priority,
@@ -293,6 +325,25 @@ class Dispatcher:
             return
         for job, _ in batch:
             waiting.pop(job.job_id, None)
+
+
+def _unfit(executor: LoadedExecutor, row: CallRow) -> tuple[str, str] | None:
+    """Why the executor cannot run the call: a type and a message."""
+    if row.limit_key is not None and row.limit_key.startswith(UNKNOWN_KEY):
+        return "NoLimitKey", row.limit_key.removeprefix(UNKNOWN_KEY)
+    if (row.policy or {}).get("heartbeat_seconds") is not None and not executor.capabilities.heartbeats:
+        return "NoHeartbeats", (
+            f"{row.function!r} has heartbeat_seconds, and executor {executor.name!r} carries no heartbeats; choose another "
+            "executor for it, or give it timeout_seconds instead"
+        )
+    limit = executor.capabilities.max_payload_bytes
+    size = len(row.arguments.encode()) if limit is not None else 0
+    if limit is None or size <= limit:
+        return None
+    return "PayloadTooLarge", (
+        f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
+        "to the data instead"
+    )
 
 
 def _grouped(calls: Iterable[DueCall]) -> dict[str, list[DueCall]]:

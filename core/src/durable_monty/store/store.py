@@ -53,6 +53,7 @@ from durable_monty.store.rows import (
     workflow_values,
 )
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
+from durable_monty.store.times import Times
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -71,6 +72,7 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
+        self.times = Times(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
@@ -197,10 +199,10 @@ class Store:
         with self._connections.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution or a pending call is due; None if nothing waits for a time."""
+    def next_wake_at(self, now: float) -> float | None:
+        """The earliest time at which an execution, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
-        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
+        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
@@ -286,7 +288,7 @@ class Store:
         statement = (
             update(calls)
             .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
-            .values(status=CallStatus.SUBMITTING.value, worker=worker)
+            .values(status=CallStatus.SUBMITTING.value, worker=worker, due_at=None)
             .returning(calls)
         )
         with self._connections.write() as connection:

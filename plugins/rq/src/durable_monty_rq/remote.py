@@ -27,12 +27,13 @@ def run(stream: str, job_id: str, envelope: str) -> None:
     Raises:
         redis.ConnectionError: Redis was away for a minute; the job fails, and its call is run again.
     """
-    reply = remote.run(envelope)
-    if b"JobTimeoutException" in reply:
-        reply = _timed_out(job_id, reply)
     job = get_current_job()
     assert job is not None, "this function is run by a rq worker"
-    _push(job.connection, stream, job_id, reply)
+    connection = job.connection
+    reply = remote.run(envelope, lambda message: _beat(connection, stream, job_id, message))
+    if b"JobTimeoutException" in reply:
+        reply = _timed_out(job_id, reply)
+    _push(connection, stream, job_id, reply)
 
 
 def probe(functions: Sequence[str]) -> dict[str, Any]:
@@ -63,6 +64,11 @@ def _timed_out(job_id: str, reply: bytes) -> bytes:
         return reply
     timeout = Failure("timeout", "TimeoutError", failure.message, failure.traceback)
     return encode_failure(job_id, timeout, remote.signing_key())
+
+
+def _beat(connection: redis.Redis, stream: str, job_id: str, message: bytes) -> None:
+    """Push a sign of life; one that does not arrive is followed by the next."""
+    connection.xadd(stream, {"job": job_id, "beat": message})
 
 
 def _push(connection: redis.Redis, stream: str, job_id: str, reply: bytes) -> None:
