@@ -86,7 +86,6 @@ def test_an_attempt_that_would_begin_too_late_is_none(lite_service, tmp_path):
     found = result_of(lite_service, host.hopeless, str(tmp_path / "a"))
     assert found[0]
     assert "within 0.4 s in all" in found[1]
-    assert found[1].endswith("and failed with ConnectionError: no")
     assert 1 < len(host.lines(tmp_path / "a")) < 20
 
 
@@ -131,9 +130,9 @@ def test_a_timeout_holds_when_the_worker_that_submitted_is_gone(database_url, tm
     with running(Worker(first, executor, poll_interval=0.05)):
         eventually(lambda: executor.submitted)
     first.close()
-    with OrchestratorService(init_db(database_url), config) as second:
-        with running(Worker(second, Deaf(), poll_interval=0.05)):
-            assert second.wait(execution_id, DEADLINE_SECONDS)["output"][0]
+    second = OrchestratorService(init_db(database_url), config)
+    with second, running(Worker(second, Deaf(), poll_interval=0.05)):
+        assert second.wait(execution_id, DEADLINE_SECONDS)["output"][0]
 
 
 def test_waiting_in_a_queue_is_no_part_of_an_attempt(quick):
@@ -166,7 +165,7 @@ def test_a_call_that_falls_silent_is_tried_again_with_the_last_progress(database
 
 
 def test_an_async_function_can_fall_silent_too(lite_service, tmp_path):
-    assert result_of(lite_service, host.climbing_async, str(tmp_path / "a"), str(tmp_path / "r")) == [2, 3]
+    assert result_of(lite_service, host.climbing_async, str(tmp_path / "a")) == [2, 3]
 
 
 def test_a_call_that_is_not_silent_may_run_as_long_as_it_likes(lite_service):

@@ -88,12 +88,12 @@ def climbing(path: str, release: str) -> list[int]:
 
 
 @function(heartbeat_seconds=1)
-async def climbing_async(path: str, release: str) -> list[int]:
+async def climbing_async(path: str) -> list[int]:
     call = current_call()
     note(path, f"{call.attempt} from {call.progress}")
     call.heartbeat({"done": 3})
-    while call.attempt == 1 and not Path(release).exists():
-        await asyncio.sleep(0.01)
+    if call.attempt == 1:
+        await asyncio.sleep(60)
     return [call.attempt, call.progress["done"] if call.progress else 0]
 
 
@@ -130,3 +130,42 @@ def report_and_hang(path: str, release: str) -> object:
         call.heartbeat({"page": 7})
         hang_until(release)
     return call.progress
+
+
+@function(concurrency=2)
+def two_at_a_time(path: str, name: str) -> str:
+    """Notes its beginning and its end."""
+    note(path, f"+{name}")
+    time.sleep(0.05)
+    note(path, f"-{name}")
+    return name
+
+
+class Order:
+    pass
+
+
+@function(concurrency=1, key=lambda order: order["customer"])
+def one_per_customer(order: dict) -> str:
+    note(order["path"], f"+{order['customer']}")
+    time.sleep(0.05)
+    note(order["path"], f"-{order['customer']}")
+    return order["customer"]
+
+
+@function(rate="20/s")
+def paced(path: str) -> float:
+    now = time.time()
+    note(path, str(now))
+    return now
+
+
+@function(concurrency=1)
+def ordered(path: str, name: str) -> str:
+    note(path, name)
+    return name
+
+
+@function(concurrency=1, key=lambda number: 1 / number)
+def keyless(number: int) -> int:
+    return number

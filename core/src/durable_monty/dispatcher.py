@@ -77,6 +77,8 @@ class Dispatcher:
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
+        self._limited_after: dict[str, str] = {}
+        self._odd = False
         self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
 
     def capacity(self) -> dict[str, int]:
@@ -98,24 +100,46 @@ class Dispatcher:
             again += [self._submit(executor, batch) for batch in _batches(group, executor.capabilities.max_batch)]
         return min((due_at for due_at in again if due_at is not None), default=None)
 
-    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str]]:
+    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str], float | None]:
         """Take pending calls for executors that have room.
 
         Returns:
-            The calls, to be submitted, and the executors that may have more.
+            The calls, to be submitted, the executors that may have more, and when a rate lets the next call begin.
         """
         calls: list[DueCall] = []
         more = set()
+        times: list[float] = []
         for name in names:
             executor = self._executors.get(name)
             room = self._room(executor) if executor is not None else 0
             if not room:
+                more.add(name)
                 continue
-            claimed = self._store.claim_calls(worker, name, self._clock(), room)
+            # Half the room each, as far as there is a use for it: neither kind waits for the other for ever.
+            self._odd = not self._odd
+            claimed = self._claim_limited(worker, name, (room + self._odd) // 2, times)
+            claimed += self._store.claim_calls(worker, name, self._clock(), room - len(claimed))
+            if len(claimed) < room:
+                claimed += self._claim_limited(worker, name, room - len(claimed), times)
             calls += claimed
             if len(claimed) == room:
                 more.add(name)
-        return calls, more
+        return calls, more, min(times, default=None)
+
+    def _claim_limited(self, worker: str, name: str, room: int, times: list[float]) -> list[DueCall]:
+        """Calls that their limits let begin; when a rate lets the next one begin is added to `times`."""
+        calls: list[DueCall] = []
+        after: str | None = self._limited_after.pop(name, "")
+        while after is not None and len(calls) < room:
+            claim = self._store.limits.claim(worker, name, self._clock(), room - len(calls), after)
+            calls += claim.calls
+            if claim.again_at is not None:
+                times.append(claim.again_at)
+            after = claim.after
+        if after:
+            # The others come first next time.
+            self._limited_after[name] = after
+        return calls
 
     def give_back(self, calls: Sequence[DueCall]) -> None:
         """Make calls `pending` again that will not be finished here, without counting an attempt."""

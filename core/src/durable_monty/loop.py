@@ -8,7 +8,7 @@ database for what others have left there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from durable_monty.collector import Arrival, Collector, Verdict
@@ -180,7 +180,7 @@ class Loop:
             advanced = Advanced()
         expired = [self._expired.pop(job.job_id, None) for _, job in verdict.done]
         self._dispatcher.cancel(due for due in expired if due is not None)
-        self.jobs.remove(job.job_id for _, job in verdict.done)
+        self._forget(job.job_id for _, job in verdict.done)
         self._follow(advanced)
         self._dispatcher.complete(verdict.done)
         self._on_step("jobs completed")
@@ -205,10 +205,10 @@ class Loop:
 
     def _follow(self, advanced: Advanced) -> None:
         """Do outside what has just become durable."""
-        self.jobs.remove(advanced.settled)
+        self._forget(advanced.settled)
         if advanced.cancelled:
             self._dispatcher.cancel(advanced.cancelled)
-            self.jobs.remove(job_id(due) for due in advanced.cancelled)
+            self._forget(job_id(due) for due in advanced.cancelled)
         if advanced.to_submit:
             self._submit(advanced.to_submit)
         self._backlog |= advanced.pending
@@ -216,6 +216,13 @@ class Loop:
             self._look_no_later_than(advanced.wake_at)
         if advanced.ended:
             self.checkpoints += 1
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        """These jobs are over; calls that waited for them because of a limit may begin."""
+        keys = list(keys)
+        ended = [job for key in keys if (job := self.jobs.get(key)) is not None]
+        self._backlog |= {job.executor for job in ended if job.due.row.limit_key is not None}
+        self.jobs.remove(keys)
 
     def _submit(self, calls: Sequence[DueCall]) -> None:
         due_at = self._dispatcher.submit(calls)
@@ -247,7 +254,9 @@ class Loop:
         """Submit pending calls as far as their executors have room; returns whether that may go on at once."""
         if not self._backlog:
             return False
-        calls, self._backlog = self._dispatcher.claim(self._runtime.lease.worker, self._backlog)
+        calls, self._backlog, again_at = self._dispatcher.claim(self._runtime.lease.worker, self._backlog)
+        if again_at is not None:
+            self._look_no_later_than(again_at)
         if calls:
             self._on_step("calls claimed")
             self._submit(calls)

@@ -230,6 +230,15 @@ Index(
     sqlite_where=calls.c.status == "pending",
     postgresql_where=calls.c.status == "pending",
 )
+_where = text("status = 'pending' AND limit_key IS NULL")
+Index(
+    "calls_rank",
+    calls.c.executor,
+    text("(due_at - 60.0 * priority)"),
+    sqlite_where=_where,
+    postgresql_where=_where,
+    _table=calls,
+)
 Index("tags_value", tags.c.name, tags.c.value, tags.c.execution_id)
 Index("signals_of", signals.c.execution_id, signals.c.name, signals.c.id)
 Index("schedules_next_at", schedules.c.next_at)
@@ -252,6 +261,7 @@ Index(
     "calls_limited",
     calls.c.limit_key,
     calls.c.status,
+    text("(due_at - 60.0 * priority)"),
     sqlite_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
     postgresql_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
 )

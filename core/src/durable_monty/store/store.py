@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -44,6 +45,7 @@ from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
 from durable_monty.store.connections import Connections
 from durable_monty.store.engines import shown
+from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.rows import (
     call_row,
     execution_row,
@@ -73,6 +75,7 @@ class Store:
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
         self.times = Times(self._connections)
+        self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
@@ -273,15 +276,20 @@ class Store:
     # Calls
 
     def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
-        """Take pending calls of an executor whose time has come: they become `submitting`."""
+        """Take pending calls of an executor whose time has come: they become `submitting`.
+
+        Those that have waited longest come first, each unit of priority counting as a minute; calls under a limit are
+        claimed by `limits.claim`.
+        """
+        # Written so that only the index that has them in their order fits.
         chosen = (
             select(calls.c.execution_id, calls.c.call_id)
             .where(
-                calls.c.status == CallStatus.PENDING.value,
+                text("status = 'pending' AND limit_key IS NULL"),
                 calls.c.executor == executor,
-                calls.c.due_at <= now,
+                calls.c.due_at + 0.0 <= now,
             )
-            .order_by(calls.c.due_at)
+            .order_by(text(RANK))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
@@ -292,7 +300,7 @@ class Store:
             .returning(calls)
         )
         with self._connections.write() as connection:
-            return [_due_call(row) for row in connection.execute(statement).mappings()]
+            return in_order(_due_call(row) for row in connection.execute(statement).mappings())
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""
