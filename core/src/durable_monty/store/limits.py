@@ -8,6 +8,7 @@ meanwhile only make room. Statements are plain SQL: SQLite uses a partial index 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,9 +31,11 @@ _LIMITED = "limit_key IS NOT NULL AND status IN ('pending', 'submitting', 'submi
 # Goes from key to key in the index, however many calls have the same one.
 _KEYS = text(f"""
 WITH RECURSIVE found(key) AS (
-    SELECT (SELECT min(limit_key) FROM calls WHERE {_LIMITED} AND status = 'pending' AND limit_key > :after)
+    SELECT (SELECT limit_key FROM calls WHERE {_LIMITED} AND status = 'pending' AND limit_key > :after
+        ORDER BY limit_key LIMIT 1)
     UNION ALL
-    SELECT (SELECT min(limit_key) FROM calls WHERE {_LIMITED} AND status = 'pending' AND limit_key > found.key)
+    SELECT (SELECT limit_key FROM calls WHERE {_LIMITED} AND status = 'pending' AND limit_key > found.key
+        ORDER BY limit_key LIMIT 1)
     FROM found WHERE found.key IS NOT NULL
 ), chosen AS (
     SELECT key FROM found WHERE key IS NOT NULL LIMIT {KEYS_AT_A_TIME}
@@ -43,8 +46,9 @@ FROM chosen ORDER BY key
 _ADD = text("INSERT INTO limits (key, tokens, updated_at) VALUES (:key, 1.0, :now) ON CONFLICT (key) DO NOTHING")
 _LOCK = "SELECT key, tokens, updated_at FROM limits WHERE key IN :keys ORDER BY key"
 _COUNT = text(f"""
-SELECT limit_key, count(*) FROM calls
-WHERE {_LIMITED} AND status IN ('submitting', 'submitted') AND limit_key IN :keys GROUP BY limit_key
+SELECT limit_key, count(*) FROM calls WHERE {_LIMITED} AND status = 'submitting' AND limit_key IN :keys GROUP BY limit_key
+UNION ALL
+SELECT limit_key, count(*) FROM calls WHERE {_LIMITED} AND status = 'submitted' AND limit_key IN :keys GROUP BY limit_key
 """).bindparams(bindparam("keys", expanding=True))
 # Written so that only the index that has them in their order fits.
 _CLAIM = f"""
@@ -112,11 +116,13 @@ class Limits:
         now = who["now"]
         connection.execute(_ADD, [{"key": key, "now": now} for key in keys])
         kept = {row.key: (row.tokens, row.updated_at) for row in connection.execute(self._lock, {"keys": keys})}
-        running = {row[0]: row[1] for row in connection.execute(_COUNT, {"keys": keys})}
+        running: Counter[str] = Counter()
+        for key, count in connection.execute(_COUNT, {"keys": keys}):
+            running[key] += count
         spent = []
         for key, limit in limits.items():
             tokens = limit.tokens(kept[key][0], now - kept[key][1])
-            wanted = limit.room(tokens, running.get(key, 0))
+            wanted = limit.room(tokens, running[key])
             number = room if wanted is None else min(wanted, room)
             taken = self._calls(connection, {**who, "key": key, "room": number}) if number else []
             claim.calls += taken
