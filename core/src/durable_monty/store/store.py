@@ -56,6 +56,7 @@ from durable_monty.store.rows import (
 )
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.times import Times
+from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -103,6 +104,14 @@ class Store:
         if self._connections.is_postgresql:
             return PostgresqlChanges(self._connections.engine, notified)
         return SqliteChanges(self._connections.data_version)
+
+    def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
+        """For functions that write to this database in the transaction that records their outcome.
+
+        Args:
+            settled: Called after each commit, from any thread.
+        """
+        return CallTransactions(self._connections, settled, clock)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
