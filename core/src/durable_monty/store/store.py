@@ -63,7 +63,8 @@ _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    calls.c.status.in_(_AT_EXECUTOR),
+    # Spelt out: a list of parameters cannot be expanded in a statement that is run for many rows.
+    text("status IN ('submitting', 'submitted')"),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import bindparam, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, func, or_, select, text, tuple_, update
 
 from durable_monty.models import CallStatus
 from durable_monty.records import CallRow, CallTimes, DueCall, HeardBeat
@@ -19,19 +19,20 @@ _THIS_ATTEMPT = (
     & (calls.c.call_id == bindparam("of_call"))
     & (calls.c.attempt == bindparam("of_attempt"))
 )
+# Spelt out: a list of parameters cannot be expanded in a statement that is run for many rows.
+_IS_AT_EXECUTOR = text("status IN ('submitting', 'submitted')")
+_IS_OPEN = text("status IN ('pending', 'submitting', 'submitted')")
 _BEAT = (
     update(calls)
-    .where(_THIS_ATTEMPT, calls.c.status.in_(_AT_EXECUTOR))
+    .where(_THIS_ATTEMPT, _IS_AT_EXECUTOR)
     .values(due_at=bindparam("ends_at"), expires_at=bindparam("look_at"), progress=bindparam("reported"))
 )
 _ARM = (
     update(calls)
-    .where(_THIS_ATTEMPT, calls.c.status.in_(_AT_EXECUTOR))
+    .where(_THIS_ATTEMPT, _IS_AT_EXECUTOR)
     .values(due_at=bindparam("ends_at"), expires_at=bindparam("look_at"))
 )
-_POSTPONE = (
-    update(calls).where(_THIS_ATTEMPT, calls.c.status.in_(OPEN_STATUSES)).values(expires_at=bindparam("look_at"))
-)
+_POSTPONE = update(calls).where(_THIS_ATTEMPT, _IS_OPEN).values(expires_at=bindparam("look_at"))
 
 
 class Times:
