@@ -248,7 +248,7 @@ class Loop:
         self._expire()
         self._backlog |= runtime.store.pending_executors(now)
         self._look_at = now if is_busy else now + self._poll_interval_seconds
-        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at()):
+        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
             if time is not None and time > now:
                 self._look_no_later_than(time)
         self.checkpoints += 1

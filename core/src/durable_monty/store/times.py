@@ -103,11 +103,11 @@ class Times:
             with self._connections.write() as connection:
                 connection.execute(_POSTPONE, rows)
 
-    def next_at(self) -> float | None:
-        """The earliest time at which a call is to be looked at; None: no call has one."""
+    def next_at(self, now: float = 0.0) -> float | None:
+        """The earliest time after `now` at which a call is to be looked at; None: no call has one."""
         with self._connections.read() as connection:
             found: float | None = connection.scalar(
-                select(func.min(calls.c.expires_at)).where(calls.c.expires_at.isnot(None))
+                select(func.min(calls.c.expires_at)).where(calls.c.expires_at > now)
             )
             return found
 
