@@ -27,6 +27,7 @@ _FIRST_STEP_SECONDS = 0.005
 _LAST_STEP_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
+_CLOSE_CHILDREN_SECONDS = 5.0
 
 
 class Loop:
@@ -70,6 +71,7 @@ class Loop:
         self._looks_seen = runtime.looks_wanted
         self._rings_seen = runtime.bell.rings
         self._backlog: set[str] = set()
+        self._close_children_at = 0.0
         self._failures = 0
         # A default executor that cannot be had is an error at once, not a warning at the first call.
         if executor is None:
@@ -184,6 +186,8 @@ class Loop:
         self._backlog |= advanced.pending
         if advanced.wake_at is not None:
             self._look_no_later_than(advanced.wake_at)
+        if advanced.is_busy:
+            self._look_no_later_than(0.0)
         if advanced.ended:
             self.checkpoints += 1
 
@@ -205,6 +209,10 @@ class Loop:
             self._follow(advanced)
             is_busy = advanced.is_busy
         self._backlog |= runtime.store.pending_executors(now)
+        if self._close_children_at <= now:
+            # Those of this worker's own turns were seen to at once; what a killed worker left behind is found here.
+            runtime.engine.close_children()
+            self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
         next_wake_at = runtime.store.next_wake_at()
         self._look_at = now if is_busy else now + self._poll_interval_seconds
         if next_wake_at is not None and next_wake_at > now:

@@ -22,11 +22,13 @@ from durable_monty.errors import (
     WorkflowCheckError,
 )
 from durable_monty.interpreter import check_source
+from durable_monty.interpreter.operations import MAX_NAME_CHARACTERS
 from durable_monty.models import Call, CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.program import Program, prepare
 from durable_monty.records import CallKind, CallRow, ExecutionRow, Settlement
 from durable_monty.remote import user_failure
 from durable_monty.runtime import Runtime
+from durable_monty.signals import check_payload
 from durable_monty.store import Store, failure_text, init_db
 from durable_monty.workflows import Workflow
 
@@ -69,6 +71,8 @@ class OrchestratorService:
         execution_id: str | None = None,
         check: bool = True,
         filename: str = "<workflow>",
+        workflows: Iterable[Workflow[..., Any]] = (),
+        deadline_seconds: float | None = None,
     ) -> str:
         """Store a new execution; a worker runs it.
 
@@ -82,6 +86,7 @@ class OrchestratorService:
             execution_id: 1 to 100 letters, digits, `-` and `_`; None: a new one.
             check: Whether to type-check the workflow against the signatures of its host functions first.
             filename: What tracebacks call source text.
+            workflows: The workflows that it may start as children, besides those that a `@workflow` function names.
 
         Returns:
             The execution's id.
@@ -96,12 +101,16 @@ class OrchestratorService:
         """
         id_ = uuid.uuid4().hex if execution_id is None else _checked_id(execution_id)
         given = dict(inputs or {})
-        program = prepare(workflow, external_functions, given, filename)
+        program = prepare(workflow, external_functions, given, filename, workflows)
         text = _encoded_inputs(program.record.name, given)
         checked_at = self._check(program) if check else None
+        for child in program.children.values() if check else ():
+            self._check(child)
         now = self.runtime.clock()
         row = ExecutionRow(id_, program.record.digest, ExecutionStatus.SCHEDULED, 0, text, created_at=now, wake_at=now)
-        existing = self.runtime.store.start(row, program.record, checked_at)
+        row.deadline_at = None if deadline_seconds is None else now + deadline_seconds
+        children = [child.record for child in program.children.values()]
+        existing = self.runtime.store.start(row, program.record, checked_at, children)
         if existing is None:
             self.runtime.want_look()
             return id_
@@ -332,6 +341,103 @@ class OrchestratorService:
         if before.status.is_terminal:
             raise ExecutionEnded(f"cancelling execution {execution_id!r}: it {_ended_how(before)} already")
         self.runtime.want_look()
+
+    def pause(self, execution_id: str, reason: str | None = None) -> None:
+        """Keep an execution from going on until `resume`.
+
+        Its open calls go on; their outcomes wait, and so do signals. Pausing a paused execution does nothing.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+            ExecutionEnded: It has ended.
+        """
+        self._require_alive("pausing", self.runtime.store.pause(execution_id, reason))
+
+    def resume(self, execution_id: str) -> None:
+        """Let a paused execution go on; does nothing to one that is not paused.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+            ExecutionEnded: It has ended.
+        """
+        self._require_alive("resuming", self.runtime.store.resume(execution_id, self.runtime.clock()))
+        self.runtime.want_look()
+
+    def retry(self, execution_id: str) -> None:
+        """Let a failed execution go on from its last snapshot, as if its last turn had not happened.
+
+        The call whose failure ended it is made again, as its next attempt; nothing that was delivered before is. A
+        deadline that it had is dropped.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+            ExecutionConflict: It has not failed.
+        """
+        before = self.runtime.store.retry(execution_id, self.runtime.clock())
+        if before.status is not ExecutionStatus.FAILED:
+            raise ExecutionConflict(
+                f"retrying execution {execution_id!r}: it is {before.status.value}; only a failed one can be retried"
+            )
+        self.runtime.want_look()
+
+    # Signals, and what an execution tells
+
+    def signal(self, execution_id: str, name: str, payload: Any = None) -> None:
+        """Send a signal; it is kept until the execution waits for one of this name, in the order of sending.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+            ExecutionEnded: It has ended; nothing was stored.
+            SignalRefused: The execution waits for this signal with a payload of another type; nothing was stored.
+            EncodeError: The payload cannot be carried.
+            ValueError: The name is empty or too long.
+        """
+        if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+            raise ValueError(
+                f"sending a signal to {execution_id!r}: its name has {len(name)} characters; it must have 1 to "
+                f"{MAX_NAME_CHARACTERS}"
+            )
+        plain = convert.plain(payload)
+        text = codec.dumps(plain, path="payload")
+        runtime = self.runtime
+        before = runtime.store.signal(
+            execution_id,
+            name,
+            text,
+            runtime.clock(),
+            lambda arguments, line: check_payload(name, plain, arguments, line),
+        )
+        self._require_alive(f"sending signal {name!r} to", before)
+        runtime.want_look()
+
+    def published(self, execution_id: str, key: str | None = None) -> Any:
+        """What the execution has published: the last value of each key, or of one.
+
+        Returns:
+            A dictionary, or with `key` its value, None if it was never published.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        found = self.runtime.store.published(execution_id, key)
+        values = {name: codec.loads(text)[0][1] for name, text in found.items()}
+        return values if key is None else values.get(key)
+
+    def read_stream(self, execution_id: str, stream: str, offset: int = 0, limit: int = 1000) -> list[tuple[int, Any]]:
+        """Items that the execution has emitted: (offset, value), from `offset` on; the first item has offset 0.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+            ValueError: `offset` is below 0 or `limit` below 1.
+        """
+        if offset < 0 or limit < 1:
+            raise ValueError(f"reading stream {stream!r}: offset {offset} and limit {limit} must be at least 0 and 1")
+        found = self.runtime.store.emitted(execution_id, stream, offset, limit)
+        return [(offset + index, codec.loads(text)[0][1]) for index, text in enumerate(found)]
+
+    def _require_alive(self, doing: str, before: ExecutionRow) -> None:
+        if before.status.is_terminal:
+            raise ExecutionEnded(f"{doing} execution {before.id!r}: it {_ended_how(before)} already")
 
     def close(self) -> None:
         """Give up what this process holds and close its connections and sandboxes."""

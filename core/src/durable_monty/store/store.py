@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ from sqlalchemy import Engine as DatabaseEngine
 from durable_monty.errors import ExecutionNotFound
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import (
+    CallKind,
     CallRow,
     Claimed,
     CommitResult,
@@ -39,10 +41,13 @@ from durable_monty.records import (
     WorkerIdentity,
     WorkflowRecord,
 )
-from durable_monty.store import commit_postgresql, commit_sqlite
+from durable_monty.store import commit_postgresql, commit_sqlite, steering
+from durable_monty.store import signals as signals_
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
+from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.rows import (
     call_row,
@@ -105,8 +110,14 @@ class Store:
 
     # Starting
 
-    def start(self, row: ExecutionRow, workflow: WorkflowRecord, checked_at: float | None) -> ExecutionRow | None:
-        """Store a new execution and its workflow.
+    def start(
+        self,
+        row: ExecutionRow,
+        workflow: WorkflowRecord,
+        checked_at: float | None,
+        children: Iterable[WorkflowRecord] = (),
+    ) -> ExecutionRow | None:
+        """Store a new execution, its workflow, and the workflows that it may start as children.
 
         Returns:
             None, or the execution that has this id already; then nothing was stored.
@@ -115,7 +126,8 @@ class Store:
             existing = connection.execute(select(executions).where(executions.c.id == row.id)).mappings().first()
             if existing is not None:
                 return execution_row(existing)
-            self._save_workflow(connection, workflow, checked_at)
+            for record in (workflow, *children):
+                self._save_workflow(connection, record, checked_at)
             connection.execute(insert(executions).values(execution_values(row)))
             self._tell(connection)
         return None
@@ -160,8 +172,35 @@ class Store:
         """
         if not settlements and not turns and not wake:
             return CommitResult(frozenset(), frozenset())
-        with self._connections.write_at_once() as connection:
-            return self._commit(connection, worker, settlements, turns, wake, now)
+        blocked: set[str] = set()
+        while True:
+            recordable = [turn for turn in turns if turn.execution_id not in blocked]
+            try:
+                result = self._commit_turns(worker, settlements, recordable, {*wake, *blocked}, now)
+            except LateDelivery as late:
+                blocked |= late.executions
+            else:
+                return replace(result, stale=result.stale | blocked)
+
+    def _commit_turns(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        turns: Sequence[Turn],
+        wake: Collection[str],
+        now: float,
+    ) -> CommitResult:
+        asking = [turn for turn in turns if has_effects(turn)]
+        if not asking:
+            with self._connections.write_at_once() as connection:
+                return self._commit(connection, worker, settlements, turns, wake, now)
+        with self._connections.write() as connection:
+            result = self._commit(connection, worker, settlements, turns, wake, now)
+            recorded = [turn for turn in asking if turn.execution_id not in result.stale]
+            is_more = perform(connection, recorded, lambda digest: self._workflow(connection, digest), now)
+            if is_more:
+                self._tell(connection)
+            return replace(result, is_more=is_more)
 
     def claim(
         self, worker: str, now: float, limit: int, ids: Collection[str] | None = None, skip: Collection[str] = ()
@@ -255,18 +294,128 @@ class Store:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        this = executions.c.id == execution_id
         with self._connections.write() as connection:
             row = self._execution(connection, execution_id, is_locked=True)
-            if row.status.is_terminal or row.cancel_deadline_at is not None:
-                return row
-            if row.version == 0 and row.worker is None:
-                values: dict[str, Any] = {"status": ExecutionStatus.CANCELLED.value, "ended_at": now, "wake_at": None}
-            else:
-                values = {"cancel_deadline_at": deadline_at, "wake_at": now}
-            connection.execute(update(executions).where(this).values(cancel_reason=reason, **values))
-            self._tell(connection)
+            if not row.status.is_terminal and row.cancel_deadline_at is None:
+                steering.request_cancel(connection, row, reason, deadline_at, now)
+                self._tell(connection)
             return row
+
+    def children_to_cancel(self, limit: int = 100) -> list[str]:
+        """Living children that are to end with their parent, or with the parent's call, which has ended."""
+        with self._connections.read() as connection:
+            return steering.children_to_cancel(connection, limit)
+
+    def pause(self, execution_id: str, reason: str | None) -> ExecutionRow:
+        """Keep an execution from being advanced; a paused or ended one stays what it is.
+
+        Returns:
+            The execution as it was before.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        with self._connections.write() as connection:
+            row = self._execution(connection, execution_id, is_locked=True)
+            if not row.status.is_terminal and row.status is not ExecutionStatus.PAUSED:
+                steering.pause(connection, row, reason)
+            return row
+
+    def resume(self, execution_id: str, now: float) -> ExecutionRow:
+        """Let a paused execution go on; any other stays what it is.
+
+        Returns:
+            The execution as it was before.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        with self._connections.write() as connection:
+            row = self._execution(connection, execution_id, is_locked=True)
+            if row.status is ExecutionStatus.PAUSED:
+                steering.resume(connection, row, now)
+                self._tell(connection)
+            return row
+
+    def retry(self, execution_id: str, now: float) -> ExecutionRow:
+        """Let a failed execution go on from its last snapshot; any other stays what it is.
+
+        Returns:
+            The execution as it was before.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        with self._connections.write() as connection:
+            row = self._execution(connection, execution_id, is_locked=True)
+            if row.status is ExecutionStatus.FAILED:
+                steering.retry(connection, row, now)
+                self._tell(connection)
+            return row
+
+    def signal(
+        self,
+        execution_id: str,
+        name: str,
+        payload: str,
+        now: float,
+        accepts: Callable[[str, int], None] = lambda arguments, line: None,
+    ) -> ExecutionRow:
+        """Put a signal behind those of its name, and give them to the calls that wait for them.
+
+        Args:
+            accepts: Asked, with the arguments and the line of the call that would get it, whether it may be given;
+                what it raises is raised, and nothing is stored.
+
+        Returns:
+            The execution as it was before; an ended one gets nothing.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        with self._connections.write() as connection:
+            row = self._execution(connection, execution_id, is_locked=True)
+            if row.status.is_terminal:
+                return row
+            for _, _, arguments, line in signals_.waiting(connection, execution_id, name)[:1]:
+                accepts(arguments, line)
+            signals_.buffer(connection, execution_id, name, payload, now)
+            if signals_.match(connection, execution_id, now):
+                self._tell(connection)
+            return row
+
+    def published(self, execution_id: str, key: str | None = None) -> dict[str, str]:
+        """The last value of each key that an execution has published, as the codec's text of `[[key, value], {}]`.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        of = (calls.c.execution_id == execution_id) & (calls.c.kind == CallKind.PUBLISH.value)
+        if key is not None:
+            of &= calls.c.function == key
+        last = select(func.max(calls.c.call_id)).where(of).group_by(calls.c.function)
+        query = select(calls.c.function, calls.c.arguments).where(of, calls.c.call_id.in_(last))
+        with self._connections.read() as connection:
+            self._execution(connection, execution_id)
+            return {row.function: row.arguments for row in connection.execute(query)}
+
+    def emitted(self, execution_id: str, stream: str, offset: int, limit: int) -> list[str]:
+        """Items of a stream from an offset on, each as the codec's text of `[[stream, value], {}]`.
+
+        Raises:
+            ExecutionNotFound: No execution has this id.
+        """
+        query = (
+            select(calls.c.arguments)
+            .where(calls.c.execution_id == execution_id, calls.c.kind == CallKind.EMIT.value)
+            .where(calls.c.function == stream)
+            .order_by(calls.c.call_id)
+            .offset(offset)
+            .limit(limit)
+        )
+        with self._connections.read() as connection:
+            self._execution(connection, execution_id)
+            return list(connection.scalars(query))
 
     # Calls
 
