@@ -86,8 +86,8 @@ def test_a_child_that_is_cancelled_by_itself_is_an_ordinary_failure_of_its_paren
     while "inner" not in {row["execution_id"] for row in working.list_executions()}:
         pass
     working.cancel("inner", "not wanted")
+    working.wait("p", 30)
     with pytest.raises(ExecutionFailed, match="RuntimeError: child 'inner' was cancelled: not wanted"):
-        working.wait("p", 30)
         working.get_result("p")
 
 

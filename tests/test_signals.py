@@ -119,7 +119,7 @@ def test_a_signal_to_nobody_is_an_error_in_the_sender(service, target, words):
 def test_a_signal_to_an_ended_execution_is_an_error_and_is_not_stored(service):
     execution_id = begin(service, "1")
     for _ in range(2):
-        with pytest.raises(ExecutionEnded, match="sending signal 'x'.*completed"):
+        with pytest.raises(ExecutionEnded, match=r"sending signal 'x'.*completed"):
             service.signal(execution_id, "x")
     with service.runtime.store._connections.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM signals").scalar() == 0

@@ -14,6 +14,7 @@ from durable_monty.errors import ConfigError, SchemaMismatch, StoreUnreachable
 from durable_monty.identity import new_identity
 from durable_monty.models import CallStatus, ExecutionStatus, Failure
 from durable_monty.records import CallKind, CallRow, Delivery, NextAttempt, Settlement, Snapshot, Turn
+from durable_monty.store.listing import Filter
 from support import functions as host
 
 SNAPSHOT = Snapshot(1, "1.4.0", 1, b"digest", b"state \x00\xff")
@@ -192,10 +193,10 @@ def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
 
 def test_executions_are_listed_the_newest_first_in_pages(store):
     start(store, "a", "b", "c")
-    first = store.executions(limit=2)
-    rest = store.executions(limit=2, before=(first[-1].created_at, first[-1].id))
+    first = store.listing.executions(Filter(), limit=2)
+    rest = store.listing.executions(Filter(before=(first[-1].created_at, first[-1].id)), limit=2)
     assert [row.id for row in (*first, *rest)] == ["c", "b", "a"]
-    assert store.executions("completed") == []
+    assert store.listing.executions(Filter(status="completed"), limit=2) == []
 
 
 def test_a_notification_reaches_another_process_at_once(postgresql_url):

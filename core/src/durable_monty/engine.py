@@ -18,7 +18,7 @@ from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.planning import Planner
 from durable_monty.records import CallKind, CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
-from durable_monty.store import Store, cancelled_child, failure_text
+from durable_monty.store import Store, failure_text
 from durable_monty.turns import TurnRunner
 
 log = logging.getLogger(__name__)

@@ -210,7 +210,8 @@ async def child(
         TypeError: An input is missing or not known.
         Exception: What the child raised; `RuntimeError` if it was cancelled.
     """
-    return await _callable(workflow)(**(inputs or {}))
+    result: R = await _callable(workflow)(**(inputs or {}))
+    return result
 
 
 async def start_child(

@@ -49,15 +49,16 @@ from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.listing import Listing
+from durable_monty.store.notices import tell
 from durable_monty.store.rows import (
     call_row,
     execution_row,
-    execution_values,
     snapshot_record,
     workflow_record,
-    workflow_values,
 )
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
+from durable_monty.store.starting import Starting
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -77,6 +78,8 @@ class Store:
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
         self._workflows: dict[str, WorkflowRecord] = {}
+        self.starting = Starting(self._connections)
+        self.listing = Listing(self._connections)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -110,43 +113,11 @@ class Store:
 
     # Starting
 
-    def start(
-        self,
-        row: ExecutionRow,
-        workflow: WorkflowRecord,
-        checked_at: float | None,
-        children: Iterable[WorkflowRecord] = (),
-    ) -> ExecutionRow | None:
-        """Store a new execution, its workflow, and the workflows that it may start as children.
-
-        Returns:
-            None, or the execution that has this id already; then nothing was stored.
-        """
-        with self._connections.write() as connection:
-            existing = connection.execute(select(executions).where(executions.c.id == row.id)).mappings().first()
-            if existing is not None:
-                return execution_row(existing)
-            for record in (workflow, *children):
-                self._save_workflow(connection, record, checked_at)
-            connection.execute(insert(executions).values(execution_values(row)))
-            self._tell(connection)
-        return None
-
     def is_checked(self, digest: str) -> bool:
         """Whether this workflow has passed the check at submit before."""
         query = select(workflows.c.checked_at).where(workflows.c.digest == digest)
         with self._connections.read() as connection:
             return connection.scalar(query) is not None
-
-    def _save_workflow(self, connection: Connection, record: WorkflowRecord, checked_at: float | None) -> None:
-        known = select(workflows.c.checked_at).where(workflows.c.digest == record.digest)
-        found = connection.execute(known).first()
-        if found is None:
-            connection.execute(_insert_or_ignore(connection, workflows).values(workflow_values(record, checked_at)))
-        elif found.checked_at is None and checked_at is not None:
-            connection.execute(
-                update(workflows).where(workflows.c.digest == record.digest).values(checked_at=checked_at)
-            )
 
     # Turns
 
@@ -199,7 +170,7 @@ class Store:
             recorded = [turn for turn in asking if turn.execution_id not in result.stale]
             is_more = perform(connection, recorded, lambda digest: self._workflow(connection, digest), now)
             if is_more:
-                self._tell(connection)
+                tell(connection)
             return replace(result, is_more=is_more)
 
     def claim(
@@ -264,7 +235,7 @@ class Store:
                 )
                 connection.execute(update(executions).where(mine, to_wake).values(wake_at=now))
                 connection.execute(update(executions).where(mine).values(worker=None))
-                self._tell(connection)
+                tell(connection)
 
     def record_crash(self, worker: str, execution_id: str, wake_at: float | None, note: str) -> int:
         """Count a turn that took its sandbox process down; gives up the claim.
@@ -298,7 +269,7 @@ class Store:
             row = self._execution(connection, execution_id, is_locked=True)
             if not row.status.is_terminal and row.cancel_deadline_at is None:
                 steering.request_cancel(connection, row, reason, deadline_at, now)
-                self._tell(connection)
+                tell(connection)
             return row
 
     def children_to_cancel(self, limit: int = 100) -> list[str]:
@@ -334,7 +305,7 @@ class Store:
             row = self._execution(connection, execution_id, is_locked=True)
             if row.status is ExecutionStatus.PAUSED:
                 steering.resume(connection, row, now)
-                self._tell(connection)
+                tell(connection)
             return row
 
     def retry(self, execution_id: str, now: float) -> ExecutionRow:
@@ -350,7 +321,7 @@ class Store:
             row = self._execution(connection, execution_id, is_locked=True)
             if row.status is ExecutionStatus.FAILED:
                 steering.retry(connection, row, now)
-                self._tell(connection)
+                tell(connection)
             return row
 
     def signal(
@@ -381,7 +352,7 @@ class Store:
                 accepts(arguments, line)
             signals_.buffer(connection, execution_id, name, payload, now)
             if signals_.match(connection, execution_id, now):
-                self._tell(connection)
+                tell(connection)
             return row
 
     def published(self, execution_id: str, key: str | None = None) -> dict[str, str]:
@@ -519,7 +490,7 @@ class Store:
                 .where(executions.c.worker == dead, executions.c.status.in_(_ALIVE))
                 .values(worker=None, wake_at=now, status=_status_at_rest())
             )
-            self._tell(connection)
+            tell(connection)
             return [_due_call(row) for row in connection.execute(jobs).mappings()]
 
     # Reading, for people and for a rebuild
@@ -532,22 +503,6 @@ class Store:
         """
         with self._connections.read() as connection:
             return self._execution(connection, execution_id)
-
-    def executions(
-        self, status: str | None = None, limit: int = 100, before: tuple[float, str] | None = None
-    ) -> list[ExecutionRow]:
-        """Executions, the newest first.
-
-        Args:
-            before: Only those created before this (time, id): where the previous page ended.
-        """
-        query = select(executions).order_by(executions.c.created_at.desc(), executions.c.id.desc()).limit(limit)
-        if status is not None:
-            query = query.where(executions.c.status == status)
-        if before is not None:
-            query = query.where(tuple_(executions.c.created_at, executions.c.id) < tuple_(*before))
-        with self._connections.read() as connection:
-            return [execution_row(row) for row in connection.execute(query).mappings()]
 
     def is_idle(self) -> bool:
         """Whether no execution is scheduled, running or waiting."""
@@ -649,10 +604,6 @@ class Store:
                 live[row["execution_id"]][row["call_id"]] = call_row(row)
         return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
 
-    def _tell(self, connection: Connection) -> None:
-        if self._connections.is_postgresql:
-            connection.exec_driver_sql("SELECT pg_notify(%s, '')", (commit_postgresql.CHANNEL,))
-
 
 def _snapshots() -> Select[Any]:
     """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
@@ -672,16 +623,6 @@ def _attempt(key: tuple[str, int, int]) -> dict[str, Any]:
 
 def _due_call(row: RowMapping) -> DueCall:
     return DueCall(row["execution_id"], call_row(row))
-
-
-def _insert_or_ignore(connection: Connection, table: Any) -> Any:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as upsert
-
-        return upsert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_upsert
-
-    return sqlite_upsert(table).on_conflict_do_nothing()
 
 
 def _slices(items: list[str]) -> Iterable[list[str]]:
