@@ -169,6 +169,20 @@ def uuid4():
     return f'{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}'
 """
 
+# A call that carries `_options` is taken apart by `durable_monty.interpreter.session`.
+_OPTIONS = """
+from functools import partial as _partial
+def options(fn, **fields):
+    return _partial(fn, _options=fields)
+"""
+
+_RETRY = """
+def Retry(**fields):
+    if 'on' in fields:
+        fields['on'] = [kind if isinstance(kind, str) else str(kind)[8:-2] for kind in fields['on']]
+    return fields
+"""
+
 _SOURCES = {
     "race": _RACE,
     "timeout": _TIMEOUT,
@@ -178,6 +192,8 @@ _SOURCES = {
     "saga": _SAGA,
     "sleep_until": _SLEEP_UNTIL,
     "uuid4": _UUID4,
+    "options": _OPTIONS,
+    "Retry": _RETRY,
     # It takes a builtin's place, and must not take it from the others: it comes last.
     "map": _MAP,
 }
@@ -223,6 +239,18 @@ _STUBS = {
     ),
     "sleep_until": "async def sleep_until(when: datetime.datetime) -> None: ...",
     "uuid4": "def uuid4() -> str: ...",
+    "options": (
+        "def options[**P, R](fn: Callable[P, R], *, retry: Retry | dict[str, Any] | None = None,"
+        " timeout_seconds: float | None = None, total_timeout_seconds: float | None = None,"
+        " heartbeat_seconds: float | None = None, executor: str | None = None, queue: str | None = None,"
+        " priority: int = 0, concurrency: int | None = None, rate: str | None = None, key: str | None = None,"
+        " idempotent: bool = False, resources: dict[str, Any] | None = None) -> Callable[P, R]: ..."
+    ),
+    "Retry": (
+        "class Retry:\n    def __init__(self, *, attempts: int = 3, first_delay_seconds: float = 1, factor: float = 2,"
+        " max_delay_seconds: float = 60, jitter: float = 0.1, on: tuple[type[BaseException] | str, ...] = ...,"
+        " when: str | None = None) -> None: ..."
+    ),
 }
 _BLOCKING = frozenset({"publish", "emit"})
 
@@ -269,10 +297,16 @@ def is_scoped(names: Mapping[str, str]) -> bool:
 
 def stubs(names: Mapping[str, str]) -> list[str]:
     """The helpers' signatures under the names that the workflow uses."""
-    return [
-        _STUBS[helper].replace(f"def {helper}", f"def {alias}", 1).replace(f"class {helper}", f"class {alias}", 1)
-        for alias, helper in names.items()
-    ]
+    written = []
+    for alias, helper in names.items():
+        stub = _STUBS[helper]
+        if helper == "options":
+            retry = next((used for used, name in names.items() if name == "Retry"), "dict[str, Any]")
+            stub = stub.replace("retry: Retry", f"retry: {retry}")
+        for keyword in ("def", "class"):
+            stub = stub.replace(f"{keyword} {helper}", f"{keyword} {alias}", 1)
+        written.append(stub)
+    return written
 
 
 def _with_needs(helpers: Iterable[str]) -> set[str]:

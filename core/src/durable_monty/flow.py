@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import inspect
 import itertools
 import uuid
 import weakref
@@ -16,6 +17,9 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+from durable_monty.functions import Retry
+from durable_monty.overrides import call_overrides
 
 if TYPE_CHECKING:
     from durable_monty.workflows import Workflow
@@ -25,10 +29,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 __all__ = [
+    "Retry",
     "as_completed",
     "child",
     "emit",
     "map",
+    "options",
     "publish",
     "race",
     "saga",
@@ -275,6 +281,46 @@ class saga:  # noqa: N801 - used like the functions beside it
 def uuid4() -> str:
     """A random UUID as text; in a workflow it is the same whenever the workflow is rebuilt from its log."""
     return str(uuid.uuid4())
+
+
+def options(
+    fn: Callable[P, R],
+    *,
+    retry: Retry | Mapping[str, Any] | None = None,
+    timeout_seconds: float | None = None,
+    total_timeout_seconds: float | None = None,
+    heartbeat_seconds: float | None = None,
+    executor: str | None = None,
+    queue: str | None = None,
+    priority: int = 0,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    key: str | None = None,
+    idempotent: bool = False,
+    resources: Mapping[str, Any] | None = None,
+) -> Callable[P, R]:
+    """A host function with options of its own, for the calls that are made through what this returns.
+
+    `await options(charge, timeout_seconds=5)(card, cents)`. What is given here beats the function's decorator and the
+    configuration, `None` included; what is not given stays. Under plain asyncio only `timeout_seconds` has an effect.
+
+    Args:
+        fn: A host function.
+        key: The key of these calls itself, not a function; other fields are those of `@function`.
+
+    Raises:
+        ValueError: A field is out of its range; in a workflow this is raised by the call.
+    """
+    fields = {name: value for name, value in locals().items() if name != "fn"}
+    call_overrides(fields)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        value: Any = fn(*args, **kwargs)
+        if timeout_seconds is None or not inspect.isawaitable(value):
+            return value
+        return timeout(value, timeout_seconds)
+
+    return call
 
 
 @dataclass(slots=True)

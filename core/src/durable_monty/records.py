@@ -203,6 +203,7 @@ class NextAttempt:
 
     Attributes:
         lost: How much this adds to the call's count of infrastructure failures: 1 or 0.
+        expires_at: When the time for all attempts is over, or None.
     """
 
     execution_id: str
@@ -212,6 +213,7 @@ class NextAttempt:
     due_at: float
     ended_at: float
     lost: int = 0
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

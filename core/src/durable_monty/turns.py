@@ -174,7 +174,8 @@ class TurnRunner:
         """Decide where a new call runs, and whether this worker submits it at once."""
         self._planner.plan(row, held.workflow)
         row.due_at = now
-        if capacity.get(row.executor or "", 0) > 0:
+        # What is limited is claimed under the lock of its limit.
+        if row.limit_key is None and capacity.get(row.executor or "", 0) > 0:
             capacity[row.executor or ""] -= 1
             row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
 
@@ -244,6 +245,7 @@ def _new_row(announced: Announced, now: float) -> CallRow:
         announced.blocking,
         created_at=now,
         scope=announced.scope,
+        policy=announced.policy,
     )
     if announced.kind.is_answered:
         row.status, row.outcome, row.ended_at = CallStatus.COMPLETED, announced.answer, now

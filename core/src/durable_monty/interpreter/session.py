@@ -21,6 +21,7 @@ from durable_monty.interpreter import operations, scopes
 from durable_monty.interpreter.operations import FLOW, MAX_SECONDS
 from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer, unawaited
 from durable_monty.models import Failure
+from durable_monty.overrides import OPTIONS, call_overrides
 from durable_monty.records import CallKind
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Announced:
         seconds: How long it waits at most; None: for ever. For a timer: how long it sleeps.
         answer: For a call that is answered at once: what was answered, as the codec's text.
         scope: The races that it runs in (`durable_monty.interpreter.scopes`).
+        policy: What `options` asked for this call, as it is stored.
     """
 
     call_id: int
@@ -71,6 +73,7 @@ class Announced:
     seconds: float | None = None
     answer: str | None = None
     scope: str = ""
+    policy: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +314,7 @@ class Session:
             args, kwargs = self._arguments(position)
             if operation is not None:
                 return self._on_operation(position, operations.read(operation, args, kwargs), args, kwargs, progress)
+            policy = call_overrides(kwargs.pop(OPTIONS)) if OPTIONS in kwargs else None
             arguments = _arguments_text(args, kwargs)
         except UnawaitedCall as unawaited:
             message = self._forgot(unawaited, progress, f"an argument of {name}()")
@@ -318,7 +322,15 @@ class Session:
         except (TypeError, ValueError) as error:
             kind: Literal["TypeError", "ValueError"] = "TypeError" if isinstance(error, TypeError) else "ValueError"
             return position.resume({"exc_type": kind, "message": str(error)})
-        self._announce(position, progress, CallKind.FUNCTION, reference.path, arguments, blocking=reference.blocking)
+        self._announce(
+            position,
+            progress,
+            CallKind.FUNCTION,
+            reference.path,
+            arguments,
+            blocking=reference.blocking,
+            policy=policy,
+        )
         return None if reference.blocking else position.resume({"future": ...})
 
     def _on_operation(
@@ -373,10 +385,11 @@ class Session:
         blocking: bool = False,
         seconds: float | None = None,
         answer: str | None = None,
+        policy: Mapping[str, Any] | None = None,
     ) -> None:
         line = self._line_of(position.position.start)
         progress.announced.append(
-            Announced(position.call_id, kind, function, arguments, line, blocking, seconds, answer, self._scope)
+            Announced(position.call_id, kind, function, arguments, line, blocking, seconds, answer, self._scope, policy)
         )
 
     def _arguments(self, position: monty.FunctionSnapshot) -> tuple[list[Any], dict[str, Any]]:

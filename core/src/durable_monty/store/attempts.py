@@ -48,6 +48,7 @@ def record_attempts(connection: Connection, items: Sequence[NextAttempt]) -> fro
                 worker=None,
                 token=None,
                 due_at=item.due_at,
+                expires_at=item.expires_at,
             )
         )
         if connection.execute(next_attempt).rowcount == 0:
