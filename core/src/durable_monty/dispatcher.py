@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
 from durable_monty.executors import Executors
 from durable_monty.jobs import OpenJobs, job_id
@@ -41,7 +42,7 @@ class _Breaker:
 
     def failed(self, now: float) -> float:
         """Count a failure; returns when to ask again."""
-        self.closed_at = now + min(_FIRST_PAUSE_SECONDS * 2**self.failures, _MAX_PAUSE_SECONDS)
+        self.closed_at = now + backoff_seconds(self.failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self.failures += 1
         return self.closed_at
 

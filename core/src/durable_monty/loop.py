@@ -13,6 +13,7 @@ from typing import Any
 
 from durable_monty.collector import Arrival, Collector, Verdict
 from durable_monty.dispatcher import Dispatcher
+from durable_monty.durations import backoff_seconds
 from durable_monty.engine import Advanced
 from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
@@ -114,7 +115,8 @@ class Loop:
     def wait(self, timeout_seconds: float | None = None) -> None:
         """Wait until there may be something to do, at most `timeout_seconds`."""
         now = self._runtime.clock()
-        until = min(self._look_at, self._runtime.lease.renew_at)
+        # A lease that cannot be renewed stays due; a database that does not answer is left alone for a while.
+        until = self._look_at if self._failures else min(self._look_at, self._runtime.lease.renew_at)
         if timeout_seconds is not None:
             until = min(until, now + timeout_seconds)
         step = _FIRST_STEP_SECONDS if self._changes is not None and self._changes.is_polled else until - now
@@ -249,7 +251,7 @@ class Loop:
         """Leave a database alone that does not answer; nothing is lost meanwhile."""
         if not self._failures:
             log.warning("the database does not answer, trying again: %s", error)
-        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _MAX_PAUSE_SECONDS)
+        pause = backoff_seconds(self._failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self._failures += 1
         self._look_at = self._runtime.clock() + pause
         self._rings_seen = self._runtime.bell.rings
