@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from durable_monty.aio import AsyncOrchestratorService
     from durable_monty.errors import (
         CallEnded,
         CallNotFound,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
         InputError,
         PluginError,
         Problem,
+        ScheduleConflict,
+        ScheduleError,
+        ScheduleNotFound,
         SchemaMismatch,
         SignatureMismatch,
         StoreError,
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "AsyncOrchestratorService",
     "Call",
     "CallEnded",
     "CallNotFound",
@@ -87,6 +92,9 @@ __all__ = [
     "Problem",
     "Refused",
     "Retry",
+    "ScheduleConflict",
+    "ScheduleError",
+    "ScheduleNotFound",
     "SchemaMismatch",
     "SignatureMismatch",
     "Store",
@@ -105,6 +113,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "durable_monty.aio": ("AsyncOrchestratorService",),
     "durable_monty.errors": (
         "CallEnded",
         "CallNotFound",
@@ -123,6 +132,9 @@ _MODULES = {
         "InputError",
         "PluginError",
         "Problem",
+        "ScheduleConflict",
+        "ScheduleError",
+        "ScheduleNotFound",
         "SchemaMismatch",
         "SignatureMismatch",
         "StoreError",

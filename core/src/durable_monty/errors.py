@@ -151,6 +151,18 @@ class ExecutionEnded(DurableMontyError, ValueError):
     """The execution has ended, so it cannot be cancelled or signalled any more."""
 
 
+class ScheduleError(DurableMontyError, ValueError):
+    """A schedule that cannot be, or cannot do what was asked."""
+
+
+class ScheduleNotFound(ScheduleError):
+    """No schedule has this name."""
+
+
+class ScheduleConflict(ScheduleError):
+    """The name is taken by a schedule that differs."""
+
+
 class CallNotFound(DurableMontyError, ValueError):
     """The execution has no such call."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import (
@@ -41,17 +42,19 @@ from durable_monty.records import (
 )
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
-from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.connections import Connections
 from durable_monty.store.engines import shown
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
+from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
     call_row,
     execution_row,
     snapshot_record,
     workflow_record,
 )
+from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.starting import Starting
 
@@ -75,6 +78,8 @@ class Store:
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
+        self.schedules = Schedules(self._connections)
+        self.retention = Retention(self._connections)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -101,6 +106,16 @@ class Store:
         if self._connections.is_postgresql:
             return PostgresqlChanges(self._connections.engine, notified)
         return SqliteChanges(self._connections.data_version)
+
+    def watch_ends(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
+        """As `watch`, for the ends of executions, whoever brings them about."""
+        if self._connections.is_postgresql:
+            return PostgresqlChanges(self._connections.engine, notified, ENDED_CHANNEL)
+        return self.watch(notified)
+
+    def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `committed` is called after each transaction of this process that writes."""
+        return self._connections.announcing(committed)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
@@ -176,13 +191,14 @@ class Store:
             return connection.execute(query.limit(1)).first() is not None
 
     def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution or a pending call is due; None if nothing waits for a time."""
+        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
         due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
                 connection.scalar(due.order_by(calls.c.due_at).limit(1)),
+                self.schedules.next_at(connection),
             ]
         return min((time for time in times if time is not None), default=None)
 
