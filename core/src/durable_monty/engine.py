@@ -199,9 +199,11 @@ class Engine:
         Raises:
             StoreError: As `advance`.
         """
-        for execution_id in self._store.children_to_cancel():
+        for execution_id in self._store.steering.children_to_cancel():
             now = self._clock()
-            self._store.request_cancel(execution_id, "its parent has ended", now + CANCEL_DEADLINE_SECONDS, now)
+            self._store.steering.request_cancel(
+                execution_id, "its parent has ended", now + CANCEL_DEADLINE_SECONDS, now
+            )
 
     def _note_deadline(self, held: Held, now: float) -> None:
         """Turn a deadline that has passed into a cancellation."""
@@ -209,7 +211,7 @@ class Engine:
         if row.deadline_at is None or row.deadline_at > now or row.cancel_deadline_at is not None:
             return
         reason = f"its deadline of {round(row.deadline_at - row.created_at, 3):g} s has passed"
-        self._store.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
+        self._store.steering.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
         row.cancel_deadline_at, row.cancel_reason, row.wake_at = now + CANCEL_DEADLINE_SECONDS, reason, now
 
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:

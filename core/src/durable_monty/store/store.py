@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,6 @@ from sqlalchemy import Engine as DatabaseEngine
 from durable_monty.errors import ExecutionNotFound
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import (
-    CallKind,
     CallRow,
     Claimed,
     CommitResult,
@@ -41,24 +41,27 @@ from durable_monty.records import (
     WorkerIdentity,
     WorkflowRecord,
 )
-from durable_monty.store import commit_postgresql, commit_sqlite, steering
-from durable_monty.store import signals as signals_
+from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
-from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
+from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
     call_row,
     execution_row,
     snapshot_record,
     workflow_record,
 )
+from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.starting import Starting
+from durable_monty.store.steering import Steering
+from durable_monty.store.telling import Telling
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -80,6 +83,10 @@ class Store:
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
+        self.schedules = Schedules(self._connections)
+        self.retention = Retention(self._connections)
+        self.steering = Steering(self._connections, self._execution)
+        self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -106,6 +113,16 @@ class Store:
         if self._connections.is_postgresql:
             return PostgresqlChanges(self._connections.engine, notified)
         return SqliteChanges(self._connections.data_version)
+
+    def watch_ends(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
+        """As `watch`, for the ends of executions, whoever brings them about."""
+        if self._connections.is_postgresql:
+            return PostgresqlChanges(self._connections.engine, notified, ENDED_CHANNEL)
+        return self.watch(notified)
+
+    def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `committed` is called after each transaction of this process that writes."""
+        return self._connections.announcing(committed)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
@@ -208,13 +225,14 @@ class Store:
             return connection.execute(query.limit(1)).first() is not None
 
     def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution or a pending call is due; None if nothing waits for a time."""
+        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
         due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
                 connection.scalar(due.order_by(calls.c.due_at).limit(1)),
+                self.schedules.next_at(connection),
             ]
         return min((time for time in times if time is not None), default=None)
 
@@ -255,138 +273,6 @@ class Store:
         )
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
-
-    def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
-        """Ask for an execution's cancellation; one that has not begun is cancelled at once.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if not row.status.is_terminal and row.cancel_deadline_at is None:
-                steering.request_cancel(connection, row, reason, deadline_at, now)
-                tell(connection)
-            return row
-
-    def children_to_cancel(self, limit: int = 100) -> list[str]:
-        """Living children that are to end with their parent, or with the parent's call, which has ended."""
-        with self._connections.read() as connection:
-            return steering.children_to_cancel(connection, limit)
-
-    def pause(self, execution_id: str, reason: str | None) -> ExecutionRow:
-        """Keep an execution from being advanced; a paused or ended one stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if not row.status.is_terminal and row.status is not ExecutionStatus.PAUSED:
-                steering.pause(connection, row, reason)
-            return row
-
-    def resume(self, execution_id: str, now: float) -> ExecutionRow:
-        """Let a paused execution go on; any other stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status is ExecutionStatus.PAUSED:
-                steering.resume(connection, row, now)
-                tell(connection)
-            return row
-
-    def retry(self, execution_id: str, now: float) -> ExecutionRow:
-        """Let a failed execution go on from its last snapshot; any other stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status is ExecutionStatus.FAILED:
-                steering.retry(connection, row, now)
-                tell(connection)
-            return row
-
-    def signal(
-        self,
-        execution_id: str,
-        name: str,
-        payload: str,
-        now: float,
-        accepts: Callable[[str, int], None] = lambda arguments, line: None,
-    ) -> ExecutionRow:
-        """Put a signal behind those of its name, and give them to the calls that wait for them.
-
-        Args:
-            accepts: Asked, with the arguments and the line of the call that would get it, whether it may be given;
-                what it raises is raised, and nothing is stored.
-
-        Returns:
-            The execution as it was before; an ended one gets nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status.is_terminal:
-                return row
-            for _, _, arguments, line in signals_.waiting(connection, execution_id, name)[:1]:
-                accepts(arguments, line)
-            signals_.buffer(connection, execution_id, name, payload, now)
-            if signals_.match(connection, execution_id, now):
-                tell(connection)
-            return row
-
-    def published(self, execution_id: str, key: str | None = None) -> dict[str, str]:
-        """The last value of each key that an execution has published, as the codec's text of `[[key, value], {}]`.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        of = (calls.c.execution_id == execution_id) & (calls.c.kind == CallKind.PUBLISH.value)
-        if key is not None:
-            of &= calls.c.function == key
-        last = select(func.max(calls.c.call_id)).where(of).group_by(calls.c.function)
-        query = select(calls.c.function, calls.c.arguments).where(of, calls.c.call_id.in_(last))
-        with self._connections.read() as connection:
-            self._execution(connection, execution_id)
-            return {row.function: row.arguments for row in connection.execute(query)}
-
-    def emitted(self, execution_id: str, stream: str, offset: int, limit: int) -> list[str]:
-        """Items of a stream from an offset on, each as the codec's text of `[[stream, value], {}]`.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        query = (
-            select(calls.c.arguments)
-            .where(calls.c.execution_id == execution_id, calls.c.kind == CallKind.EMIT.value)
-            .where(calls.c.function == stream)
-            .order_by(calls.c.call_id)
-            .offset(offset)
-            .limit(limit)
-        )
-        with self._connections.read() as connection:
-            self._execution(connection, execution_id)
-            return list(connection.scalars(query))
 
     # Calls
 
