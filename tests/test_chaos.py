@@ -40,6 +40,7 @@ redis_url = "{redis_url}"
 queue = "{queue}"
 lost_after_seconds = 6
 sweep_interval_seconds = 1
+claim_after_seconds = 3
 """
 
 

@@ -70,7 +70,7 @@ class Executor:
         self._is_own = connection is None
         self._connection = connection if connection is not None else _connect(settings)
         self._queues = Queues(self._connection, settings)
-        self._results = Results(self._connection, settings.stream, _consumer())
+        self._results = Results(self._connection, settings.stream, _consumer(), settings.claim_after_seconds)
         self._sweep = Sweep(self._connection, settings)
         self._log = log
         self._lock = threading.Lock()

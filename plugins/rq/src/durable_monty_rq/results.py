@@ -15,8 +15,6 @@ from durable_monty.models import Outcome
 
 BATCH = 1000
 GROUP = "durable-monty"
-CLAIM_AFTER_SECONDS = 15.0
-"""A reply that another worker read and did not acknowledge for so long is read again here."""
 
 # The pause before a read doubles while replies come in numbers and halves while they come one by one, so that 10,000
 # take some 60 reads, and a lone one beside a thousand jobs that take long waits no longer than it must.
@@ -28,12 +26,17 @@ _FORGET_CONSUMER_SECONDS = 3600
 
 
 class Results:
-    """The stream of replies, read as one consumer of a group that all workers of one database share."""
+    """The stream of replies, read as one consumer of a group that all workers of one database share.
 
-    def __init__(self, connection: redis.Redis, stream: str, consumer: str) -> None:
+    Args:
+        claim_after_seconds: A reply that another worker read and did not acknowledge for so long is read again here.
+    """
+
+    def __init__(self, connection: redis.Redis, stream: str, consumer: str, claim_after_seconds: float) -> None:
         self._connection = connection
         self._stream = stream
         self._consumer = consumer
+        self._claim_after_seconds = claim_after_seconds
         self._lock = threading.Lock()
         self._entries: dict[str, list[bytes]] = defaultdict(list)
         self._has_group = False
@@ -71,7 +74,7 @@ class Results:
                 self._linger_seconds /= 2
             if time.monotonic() >= self._claim_at:
                 entries += self._abandoned()
-                self._claim_at = time.monotonic() + CLAIM_AFTER_SECONDS / 2
+                self._claim_at = time.monotonic() + self._claim_after_seconds / 2
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -113,7 +116,7 @@ class Results:
         start: Any = "0-0"
         while True:
             start, entries, *_ = self._connection.xautoclaim(
-                self._stream, GROUP, self._consumer, int(CLAIM_AFTER_SECONDS * 1000), start, count=BATCH
+                self._stream, GROUP, self._consumer, int(self._claim_after_seconds * 1000), start, count=BATCH
             )
             found += [entry for entry in entries if entry[1] is not None]
             if start in (b"0-0", "0-0"):

@@ -43,6 +43,9 @@ class RQSettings(BaseModel):
     lost_after_seconds: PositiveFloat = Field(
         90.0, description="A running job without a sign of life for so long is lost; three are given in that time."
     )
+    claim_after_seconds: PositiveFloat = Field(
+        10.0, description="A result that another worker has read and not stored for so long is read again."
+    )
     check_functions: list[str] = Field(
         default_factory=list, description="Dotted paths that `executors check` looks for on a worker."
     )

@@ -15,7 +15,6 @@ from rq.results import Result
 
 from durable_monty.models import Failure, Outcome
 from durable_monty_rq.failures import read_failure
-from durable_monty_rq.results import CLAIM_AFTER_SECONDS
 from durable_monty_rq.settings import RQSettings
 
 # What is not as it should be with these jobs: nothing is answered for one that waits in a queue.
@@ -46,8 +45,6 @@ return suspects
 """
 
 
-_REPLY_SECONDS = 3 * CLAIM_AFTER_SECONDS
-"""A reply that another worker has read comes back to us well before."""
 _PRUNE_SECONDS = 600.0
 _ANSWERED = ("", "finished")
 """How a job looks that has replied: RQ has forgotten it, or has finished it."""
@@ -151,7 +148,8 @@ class Sweep:
                 return Failure("lost", "Lost", f"its rq worker has not been heard of for {seconds:.0f} s")
         elif status in ("failed", "stopped", "canceled"):
             return read_failure(self._error(job_id) or status, queue, self._settings.serializer)
-        elif status == "finished" and self._seen_for(job_id) >= _REPLY_SECONDS:
+        elif status == "finished" and self._seen_for(job_id) >= 3 * self._settings.claim_after_seconds:
+            # A reply that another worker has read would have come back to us well before.
             return Failure("lost", "Lost", "RQ has finished it, and its reply did not come")
         return None
 
