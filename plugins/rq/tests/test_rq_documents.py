@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from durable_monty import OrchestratorService, init_db
 from durable_monty.config import Config
 from durable_monty_rq import RQSettings
 from support import servers
@@ -89,9 +90,7 @@ def test_the_example_runs_step_by_step_and_survives_kills(tmp_path, monkeypatch,
         def start_worker():
             return subprocess.Popen([SCRIPTS / "durable-monty", "worker"], env={**os.environ, **environment})
 
-        def ended(execution_id):
-            calls = json.loads(run("durable-monty", "show", execution_id, "--all", "--json", environment=environment))
-            return sum(call["status"] == "completed" for call in calls["calls"])
+        service = OrchestratorService(init_db(f"sqlite:///{folder / 'thumbnails.db'}"), Config())
 
         rq = [start_rq_worker(server.url, "thumbnails", environment={"PYTHONPATH": str(folder)}) for _ in range(2)]
         checked = run("durable-monty", "executors", "check", "rq", environment=environment)
@@ -100,12 +99,12 @@ def test_the_example_runs_step_by_step_and_survives_kills(tmp_path, monkeypatch,
         worker = start_worker()
         try:
             assert run(*start, "album", environment=environment) == "album\n"
-            eventually(lambda: ended("album") == 301)
-            shown = blocks(EXAMPLE / "README.md", "console")[0].strip()
-            assert run("durable-monty", "result", "album", environment=environment).strip() == shown
+            assert service.wait("album", 120)["status"] == "completed"
+            (shown,) = blocks(EXAMPLE / "README.md", "console")
+            assert json.loads(run("durable-monty", "result", "album", environment=environment)) == json.loads(shown)
 
             run(*start, "killed", environment=environment)
-            eventually(lambda: ended("killed") > 20)
+            eventually(lambda: service.runtime.store.count_calls("killed").get("completed", 0) > 20)
             worker.kill()
             worker.wait()
             rq[0].kill()
@@ -115,9 +114,10 @@ def test_the_example_runs_step_by_step_and_survives_kills(tmp_path, monkeypatch,
             worker = start_worker()
             for _ in range(2):
                 start_rq_worker(server.url, "thumbnails", environment={"PYTHONPATH": str(folder)})
-            eventually(lambda: ended("killed") == 301)
+            assert service.wait("killed", 120)["status"] == "completed"
             result = json.loads(run("durable-monty", "result", "killed", environment=environment))
             assert result["thumbnails"] == 300
         finally:
             worker.kill()
             worker.wait()
+            service.close()
