@@ -185,6 +185,7 @@ def check(service: OrchestratorService, planned: list, ledger: str, figures: Fig
     figures.executions = len(planned)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("keeps_data", [True, False], ids=["redis-with-aof", "redis-without-persistence"])
 def test_nothing_is_lost_while_processes_are_killed(tmp_path, postgresql_url, keeps_data):

@@ -56,7 +56,7 @@ def silence():
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 
 
-@pytest.mark.parametrize("away", [nobody, silence])
+@pytest.mark.parametrize("away", [nobody, pytest.param(silence, marks=pytest.mark.slow)])
 def test_a_worker_whose_redis_is_away_says_so_at_once_and_keeps_trying(tmp_path, away):
     """It is told of within 5 s, and the worker goes on."""
     with away() as url:

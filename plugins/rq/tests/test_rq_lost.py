@@ -20,6 +20,7 @@ from support import functions as host
 from support.rq_rig import make_call, poll
 from support.workers import eventually, running
 
+pytestmark = pytest.mark.slow
 SIMPLE = ("-w", "rq.SimpleWorker")
 FORK_SLOW = ("--job-monitoring-interval", "300")
 SHORT = {"lost_after_seconds": 1.5, "sweep_interval_seconds": 0.3}

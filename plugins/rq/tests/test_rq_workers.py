@@ -18,6 +18,7 @@ from support.workers import DEADLINE_SECONDS, eventually
 
 TESTS = Path(host.__file__).parent.parent
 COMMAND = [Path(sys.executable).parent / "durable-monty", "worker"]
+pytestmark = pytest.mark.slow
 SIMPLE = ("-w", "rq.SimpleWorker")
 HOLD = "a = await hold(begun, release)\nawait add(a, 1)"
 
