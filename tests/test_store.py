@@ -191,6 +191,19 @@ def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
     assert waiting.claim_calls("w", "other", NOW, 2) == []
 
 
+def test_many_attempts_are_put_back_and_get_their_tokens_in_one_statement(waiting):
+    waiting.commit("w", [], [turn("e", version=1, calls=[call(n, worker="w") for n in (1, 2, 3)])], [], NOW)
+    waiting.store_tokens({("e", 1, 1): "one", ("e", 2, 1): "two"})
+    waiting.put_back([("e", 0, 1), ("e", 3, 1), ("e", 3, 2)], NOW + 1)
+    rows = {row.call_id: (row.status, row.token, row.due_at) for row in waiting.calls("e")}
+    assert rows == {
+        0: ("pending", None, NOW + 1),
+        1: ("submitted", "one", None),
+        2: ("submitted", "two", None),
+        3: ("pending", None, NOW + 1),
+    }
+
+
 def test_executions_are_listed_the_newest_first_in_pages(store):
     start(store, "a", "b", "c")
     first = store.listing.executions(Filter(), limit=2)

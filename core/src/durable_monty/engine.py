@@ -173,8 +173,14 @@ class Engine:
         extra: list[Settlement] = []
         turns: list[Turn] = []
         touched: list[Held] = []
+        fresh: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
+            if held is not None and held.is_late(item):
+                # Not to the store: what a turn delivers now may be what this call ended with, and one commit says one
+                # thing about a call.
+                continue
+            fresh.append(item)
             if held is not None:
                 held.settle(item)
         for execution_id in ids:
@@ -191,7 +197,9 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        return self._commit([*settlements, *extra], turns, touched, now)
+        advanced = self._commit([*fresh, *extra], turns, touched, now)
+        advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
+        return advanced
 
     def close_children(self) -> None:
         """Ask for the cancellation of children that are to end with their parent, or with the call for them.
