@@ -50,9 +50,10 @@ class Planner:
     ) -> NextAttempt | None:
         """The attempt that follows a failed one, or None if the failure is the call's outcome.
 
-        Failures of the infrastructure have a budget of their own and do not spend the function's attempts.
+        Failures of the infrastructure have a budget of their own and do not spend the function's attempts. Whether an
+        attempt that may have been started counts as one of them is what the function says about running twice.
         """
-        if failure.kind in INFRASTRUCTURE_KINDS:
+        if failure.kind in INFRASTRUCTURE_KINDS or self._may_run_twice(call, failure, workflow):
             if call.lost + 1 >= INFRASTRUCTURE_ATTEMPTS:
                 return None
             delay = min(_INFRASTRUCTURE_FIRST_DELAY_SECONDS * 2**call.lost, _INFRASTRUCTURE_MAX_DELAY_SECONDS)
@@ -65,3 +66,6 @@ class Planner:
             return None
         due_at = now + retry.delay_seconds(spent, self.random)
         return NextAttempt(execution_id, call.call_id, call.attempt, failure, due_at, now)
+
+    def _may_run_twice(self, call: CallRow, failure: Failure, workflow: WorkflowRecord) -> bool:
+        return failure.kind == "ambiguous" and self.policy(call.function, workflow).is_idempotent
