@@ -50,6 +50,9 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
+    # What takes long and does not depend on the Python runs on the first one only.
+    if session.python != (FOUND or [None])[0]:
+        arguments = ["-m", "not examples and not chaos and not slow", *arguments]
     session.run("pytest", "-q", *arguments)
 
 
