@@ -51,7 +51,7 @@ def tests(session: nox.Session) -> None:
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
     # What takes long and does not depend on the Python runs on the first one only.
-    if session.python != (FOUND or [None])[0]:
+    if session.python not in (None, *FOUND[:1]):
         arguments = ["-m", "not examples and not chaos and not slow", *arguments]
     session.run("pytest", "-q", *arguments)
 

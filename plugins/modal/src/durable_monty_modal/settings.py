@@ -19,7 +19,7 @@ class ModalSettings(BaseModel):
     app: str = Field("durable-monty", min_length=1, description="The deployed Modal app.")
     function: str = Field(
         "run",
-        min_length=1,
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="The app's function that runs calls without resources of their own; the names of the others "
         "begin with it.",
     )

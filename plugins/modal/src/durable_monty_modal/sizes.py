@@ -28,7 +28,7 @@ RESOURCE_KEYS = (
 )
 """What `resources=` may hold: arguments of `modal.App.function`, in Modal's own units (memory in MiB, times in s)."""
 
-_MAX_READABLE = 40
+_MAX_NAME_CHARACTERS = 63
 
 
 def size_of(resources: Mapping[str, Any] | None, timeout_seconds: float | None) -> dict[str, Any]:
@@ -47,5 +47,7 @@ def name_of(base: str, size: Mapping[str, Any]) -> str:
     canonical = json.dumps(size, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     words = "-".join(f"{key}-{json.dumps(size[key])}" for key in sorted(size))
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")[:_MAX_READABLE].strip("-")
+    # Modal's names are letters, digits, `-` and `_`.
+    room = _MAX_NAME_CHARACTERS - len(base) - len(digest) - 2
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")[:room].strip("-")
     return f"{base}-{readable}-{digest}"
