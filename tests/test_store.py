@@ -91,6 +91,22 @@ def test_the_outcome_that_came_first_stays(waiting):
     assert waiting.call("e", 0).outcome == "3"
 
 
+def test_tokens_of_several_calls_are_stored_together_and_calls_put_back_together(store):
+    """As they come from an executor that was given a batch."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(3)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "first", ("e", 1, 1): "second"})
+    assert [(row.status, row.token) for row in store.calls("e")] == [
+        (CallStatus.SUBMITTED, "first"),
+        (CallStatus.SUBMITTED, "second"),
+        (CallStatus.SUBMITTING, None),
+    ]
+    store.put_back([("e", 1, 1), ("e", 2, 1), ("e", 0, 7)], NOW + 1)
+    statuses = [row.status for row in store.calls("e")]
+    assert statuses == [CallStatus.SUBMITTED, CallStatus.PENDING, CallStatus.PENDING], "and no other attempt"
+
+
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):
     following = NextAttempt("e", 0, 1, Failure("lost", "Lost", "gone"), NOW + 1, NOW, lost=1)
     assert not waiting.reattempt([following])
