@@ -18,7 +18,8 @@ from typing import Literal
 
 import pluggy
 
-from durable_monty.models import Accepted, Call, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Finding, Heartbeat, Job, Outcome, Refused
+from durable_monty.remote import Transaction
 
 PROJECT = "durable_monty"
 ENTRY_POINT_GROUP = "durable_monty.executors"
@@ -38,12 +39,15 @@ class ExecutorContext:
             themselves instead of being polled. Handing one over twice is harmless.
         logger: Where the executor logs; no argument or result values, they may be secrets.
         is_signed: Whether envelopes carry an HMAC, so that the remote side needs the key.
+        transaction: For executors that run functions in the worker's own process: makes what
+            `durable_monty.remote.run` takes as `transaction`, for a job id; None where the database is in memory.
     """
 
     executor_name: str
-    deliver: Callable[[Sequence[Outcome]], None]
+    deliver: Callable[[Sequence[Outcome | Heartbeat]], None]
     logger: logging.Logger
     is_signed: bool = False
+    transaction: Callable[[str], Transaction] | None = None
 
 
 class ExecutorSpec:
@@ -68,14 +72,14 @@ class ExecutorSpec:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
         """Tell what is new about open jobs.
 
         Called: again and again while jobs are open, in a thread of its own, with at most `max_batch` of them;
             successive calls walk through all open jobs.
         Called again: a job whose outcome was returned may be asked about until that outcome is durable, and after a
             crash open jobs are asked about by another process; the first outcome counts.
-        Return: outcomes. Silence about a job means no news. Jobs that were not asked about may be reported too.
+        Return: outcomes, and heartbeats where `heartbeats` is declared. Silence about a job means no news. Jobs that were not asked about may be reported too.
             A job that the back end has never heard of, or has forgotten, is a `Failure` of kind `lost`.
             May block up to `wait_seconds` on a push channel, and must return soon after `stop` was called.
         Raise: anything; it counts as no news, and the next poll comes after a growing delay.

@@ -21,6 +21,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -48,6 +49,7 @@ from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.retention import Retention
@@ -62,6 +64,7 @@ from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, execution
 from durable_monty.store.starting import Starting
 from durable_monty.store.steering import Steering
 from durable_monty.store.telling import Telling
+from durable_monty.store.times import Times
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -81,6 +84,8 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
+        self.times = Times(self._connections)
+        self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
@@ -225,10 +230,10 @@ class Store:
         with self._connections.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
+    def next_wake_at(self, now: float) -> float | None:
+        """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
-        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
+        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
@@ -278,26 +283,31 @@ class Store:
     # Calls
 
     def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
-        """Take pending calls of an executor whose time has come: they become `submitting`."""
+        """Take pending calls of an executor whose time has come: they become `submitting`.
+
+        Those that have waited longest come first, each unit of priority counting as a minute; calls under a limit are
+        claimed by `limits.claim`.
+        """
+        # Written so that only the index that has them in their order fits.
         chosen = (
             select(calls.c.execution_id, calls.c.call_id)
             .where(
-                calls.c.status == CallStatus.PENDING.value,
+                text("status = 'pending' AND limit_key IS NULL"),
                 calls.c.executor == executor,
-                calls.c.due_at <= now,
+                calls.c.due_at + 0.0 <= now,
             )
-            .order_by(calls.c.due_at)
+            .order_by(text(RANK))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(calls)
             .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
-            .values(status=CallStatus.SUBMITTING.value, worker=worker)
+            .values(status=CallStatus.SUBMITTING.value, worker=worker, due_at=None)
             .returning(calls)
         )
         with self._connections.write() as connection:
-            return [_due_call(row) for row in connection.execute(statement).mappings()]
+            return in_order(_due_call(row) for row in connection.execute(statement).mappings())
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""

@@ -22,7 +22,7 @@ from rq.job import JobStatus
 
 from durable_monty.errors import ConfigError
 from durable_monty.hookspecs import ExecutorContext, hookimpl
-from durable_monty.models import Accepted, Call, Capabilities, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Capabilities, Finding, Heartbeat, Job, Outcome, Refused
 from durable_monty_rq.checks import check
 from durable_monty_rq.queueing import Queues
 from durable_monty_rq.results import Results
@@ -56,6 +56,7 @@ class Executor:
         max_batch=1000,
         max_in_flight=1000,
         poll_interval_seconds=0.0,
+        heartbeats=True,
         isolation="machine",
     )
 
@@ -115,8 +116,8 @@ class Executor:
         return [Accepted(call.job_id) for call in calls]
 
     @hookimpl
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
-        """Replies from the stream; now and then, those of `jobs` whose reply will never come."""
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
+        """Replies and heartbeats from the stream; now and then, those of `jobs` whose reply will never come."""
         outcomes = self._results.read(wait_seconds, len(jobs))
         replied = {outcome.job_id for outcome in outcomes}
         with self._lock:

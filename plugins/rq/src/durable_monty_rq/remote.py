@@ -35,11 +35,12 @@ def run(stream: str, job_id: str, envelope: str, pulse_seconds: float) -> None:
     """
     job = get_current_job()
     assert job is not None, "this function is run by a rq worker"
+    connection = job.connection
     with _pulse.beating(job, pulse_seconds):
-        reply = remote.run(envelope)
+        reply = remote.run(envelope, lambda message: _beat(connection, stream, job_id, message))
         if b"JobTimeoutException" in reply:
             reply = _timed_out(job_id, reply)
-        _push(job.connection, stream, job_id, reply)
+        _push(connection, stream, job_id, reply)
 
 
 def probe(functions: Sequence[str]) -> dict[str, Any]:
@@ -70,6 +71,11 @@ def _timed_out(job_id: str, reply: bytes) -> bytes:
         return reply
     timeout = Failure("timeout", "TimeoutError", failure.message, failure.traceback)
     return encode_failure(job_id, timeout, remote.signing_key())
+
+
+def _beat(connection: redis.Redis, stream: str, job_id: str, message: bytes) -> None:
+    """Push a sign of life; one that does not arrive is followed by the next."""
+    connection.xadd(stream, {"job": job_id, "beat": message})
 
 
 def _push(connection: redis.Redis, stream: str, job_id: str, reply: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from durable_monty.models import Outcome
+from durable_monty.models import Heartbeat, Outcome
 
 BATCH = 1000
 GROUP = "durable-monty"
@@ -39,6 +39,7 @@ class Results:
         self._claim_after_seconds = claim_after_seconds
         self._lock = threading.Lock()
         self._entries: dict[str, list[bytes]] = defaultdict(list)
+        self._beats: dict[str, bytes] = {}
         self._has_group = False
         self._claim_at = 0.0
         self._linger_seconds = 0.0
@@ -54,7 +55,7 @@ class Results:
         """Do not wait any more."""
         self._stopping.set()
 
-    def read(self, wait_seconds: float, expected: int) -> list[Outcome]:
+    def read(self, wait_seconds: float, expected: int) -> list[Outcome | Heartbeat]:
         """What has been pushed since; waits for the first.
 
         Args:
@@ -88,14 +89,18 @@ class Results:
         """Drop the replies of these jobs from the stream; of unknown jobs there are none."""
         with self._lock:
             entries = [entry for job_id in job_ids for entry in self._entries.get(job_id, ())]
+        self._drop(entries)
+        with self._lock:
+            for job_id in job_ids:
+                self._entries.pop(job_id, None)
+                self._beats.pop(job_id, None)
+
+    def _drop(self, entries: list[bytes]) -> None:
         if entries:
             pipeline = self._connection.pipeline(transaction=False)
             pipeline.xack(self._stream, GROUP, *entries)
             pipeline.xdel(self._stream, *entries)
             pipeline.execute()
-        with self._lock:
-            for job_id in job_ids:
-                self._entries.pop(job_id, None)
 
     def _ensure_group(self) -> None:
         if self._has_group:
@@ -126,13 +131,30 @@ class Results:
                 self._connection.xgroup_delconsumer(self._stream, GROUP, consumer["name"])
         return found
 
-    def _outcomes(self, entries: Iterable[Any]) -> list[Outcome]:
-        outcomes = []
+    def _outcomes(self, entries: Iterable[Any]) -> list[Outcome | Heartbeat]:
+        outcomes: list[Outcome | Heartbeat] = []
+        passed: list[bytes] = []
         with self._lock:
             for entry_id, fields in entries:
                 job_id = fields[b"job"].decode()
+                if entry_id == self._beats.get(job_id):
+                    # Claimed again by ourselves: nothing has been heard of this job since.
+                    passed.append(entry_id)
+                    self._entries[job_id].remove(entry_id)
+                    del self._beats[job_id]
+                    continue
                 self._entries[job_id].append(entry_id)
-                outcomes.append(Outcome(job_id, reply=fields[b"reply"]))
+                if b"beat" not in fields:
+                    outcomes.append(Outcome(job_id, reply=fields[b"reply"]))
+                    continue
+                # The newest says all that the older ones said; it stays until the next, should this process die now.
+                older = self._beats.get(job_id)
+                if older is not None and older in self._entries[job_id]:
+                    self._entries[job_id].remove(older)
+                    passed.append(older)
+                self._beats[job_id] = entry_id
+                outcomes.append(Heartbeat(job_id, fields[b"beat"]))
+        self._drop(passed)
         return outcomes
 
 
