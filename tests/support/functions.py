@@ -98,3 +98,9 @@ def process_id() -> int:
 @function
 def exit_process() -> None:
     os._exit(3)
+
+
+@function
+def text(size: int) -> str:
+    """So many characters."""
+    return "x" * size
