@@ -190,6 +190,18 @@ def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
     assert waiting.claim_calls("w", "other", NOW, 2) == []
 
 
+def test_many_calls_get_their_tokens_or_go_back_together(store):
+    """An executor answers for a whole batch."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(n, worker="w") for n in range(3)])], [], NOW)
+    store.store_tokens({("e", n, 1): f"token {n}" for n in range(3)})
+    rows = store.calls("e")
+    assert [(row.status, row.token) for row in rows] == [(CallStatus.SUBMITTED, f"token {n}") for n in range(3)]
+    store.put_back([("e", n, 1) for n in range(3)], NOW)
+    assert {row.status for row in store.calls("e")} == {CallStatus.PENDING}
+
+
 def test_executions_are_listed_the_newest_first_in_pages(store):
     start(store, "a", "b", "c")
     first = store.executions(limit=2)

@@ -59,7 +59,8 @@ _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    calls.c.status.in_(_AT_EXECUTOR),
+    # Not `in_`, which SQLAlchemy expands for each row anew and refuses for many at once.
+    or_(*[calls.c.status == status for status in _AT_EXECUTOR]),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
