@@ -104,3 +104,11 @@ def exit_process() -> None:
 def text(size: int) -> str:
     """So many characters."""
     return "x" * size
+
+
+@function
+def slowly(path: str, text: str | int) -> str:
+    """Append a line to a file and take some time over it."""
+    note.__wrapped__(path, str(text))
+    time.sleep(0.5)
+    return str(text)

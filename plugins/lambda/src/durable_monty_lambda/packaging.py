@@ -48,14 +48,15 @@ def build(output: Path, modules: Sequence[str], folders: Sequence[Path] = ()) ->
 
 
 def _core() -> Iterator[tuple[str, bytes]]:
-    for package, names in (("durable_monty", CORE_MODULES), ("durable_monty_lambda", OWN_MODULES)):
+    for package, distribution, names in (
+        ("durable_monty", "durable-monty-core", CORE_MODULES),
+        ("durable_monty_lambda", "durable-monty-lambda", OWN_MODULES),
+    ):
         folder = _origin(package).parent
         for name in names:
             yield f"{package}/{name}.py", (folder / f"{name}.py").read_bytes()
         # Enough for importlib.metadata to say which version this is.
-        distribution, number = package.replace("durable_monty", "durable-monty-core", 1), version("durable-monty-core")
-        if package != "durable_monty":
-            distribution, number = "durable-monty-lambda", version("durable-monty-lambda")
+        number = version(distribution)
         text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {number}\n"
         yield f"{distribution.replace('-', '_')}-{number}.dist-info/METADATA", text.encode()
 
@@ -70,7 +71,7 @@ def _users(modules: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _module(module: str) -> Iterator[tuple[str, bytes]]:
-    if not all(part.isidentifier() for part in module.split(".")):
+    if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
         raise PackageProblem(f"looking for {module!r}: that is not a module's name; write `shop`, not `shop.py`")
     top = module.partition(".")[0]
     origin = _origin(top)

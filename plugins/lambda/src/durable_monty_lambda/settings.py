@@ -48,7 +48,7 @@ class LambdaSettings(BaseModel):
         description='A call that Lambda may or may not have: "resubmit" may run it twice, "wait" waits until it is lost.',
     )
     visibility_timeout_seconds: PositiveInt = Field(
-        120, le=43200, description="How long a record that was read, and is not durable yet, stays hidden from others."
+        30, le=43200, description="How long a record that was read, and is not durable yet, stays hidden from others."
     )
     durable: bool = Field(False, description="The function is a Lambda durable function; no results queue is needed.")
     durable_poll_seconds: PositiveFloat = Field(1.0, description="Pause between two looks at durable executions.")
