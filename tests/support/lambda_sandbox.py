@@ -133,7 +133,9 @@ class Sandbox:
         if self._init_error:
             return Outcome(self._init_error, "Unhandled")
         how = f"signal: {'killed' if status == -9 else -status}" if status < 0 else f"exit status {status}"
-        return Outcome.failed("Runtime.ExitError", f"RequestId: {invocation.id} Error: Runtime exited with error: {how}")
+        return Outcome.failed(
+            "Runtime.ExitError", f"RequestId: {invocation.id} Error: Runtime exited with error: {how}"
+        )
 
 
 def _runtime_api(sandbox: Sandbox) -> type[Handler]:

@@ -102,7 +102,9 @@ class Deployed:
     def _work(self, sandbox: Sandbox) -> None:
         while (event := self.events.get()) is not None:
             config = self.function.invoke_config
-            if event.done is None and time.monotonic() - event.queued_at > config.get("MaximumEventAgeInSeconds", 21600):
+            if event.done is None and time.monotonic() - event.queued_at > config.get(
+                "MaximumEventAgeInSeconds", 21600
+            ):
                 self._service.tell(self.function, event, Outcome(b"null"), "EventAgeExceeded")
                 continue
             outcome = sandbox.run(event.id, event.payload)
@@ -335,5 +337,3 @@ def _api(service: LambdaService) -> type[Handler]:
             self.send(status, body, {**more, **(headers or {})})
 
     return Api
-
-

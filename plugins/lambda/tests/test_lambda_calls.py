@@ -159,10 +159,16 @@ def test_the_newest_receipt_of_a_record_deletes_it(deploy, make_executor, run_wi
     assert messages(sqs, queue_url) == [0, 0]
 
 
-def test_messages_that_are_not_ours_stay_and_are_told_once(deploy, make_executor, run_with, call, sqs, queue_url, caplog):
+def test_messages_that_are_not_ours_stay_and_are_told_once(
+    deploy, make_executor, run_with, call, sqs, queue_url, caplog
+):
     deploy()
     runner = run_with(make_executor(visibility_timeout_seconds=1))
-    for body in ("hello", "{}", json.dumps({"requestPayload": {"job_id": "x"}, "requestContext": {"condition": "Success"}})):
+    for body in (
+        "hello",
+        "{}",
+        json.dumps({"requestPayload": {"job_id": "x"}, "requestContext": {"condition": "Success"}}),
+    ):
         sqs.send_message(QueueUrl=queue_url, MessageBody=body)
     assert runner.run(call("support.functions.add", 1, 1)).value == 2
     eventually(lambda: runner.poll(1) or len(caplog.records) >= 3)
@@ -221,9 +227,7 @@ def test_a_lost_answer_is_waited_for_where_nothing_may_run_twice(
     assert (tmp_path / "ledger").read_text() == "ran\n"
 
 
-def test_a_lost_request_is_lost_in_the_end_where_answers_are_waited_for(
-    deploy, service, make_executor, run_with, call
-):
+def test_a_lost_request_is_lost_in_the_end_where_answers_are_waited_for(deploy, service, make_executor, run_with, call):
     deploy()
     runner = run_with(make_executor(in_doubt="wait", lost_after_seconds=1.0))
     service.faults.append(Fault.LOSE_REQUEST)

@@ -14,7 +14,9 @@ from durable_monty_lambda.packaging import CORE_MODULES
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = Path(sys.executable).parent
-SHOP = "from durable_monty import function, flow, workflow\n\n@function\ndef price(n: int) -> int:\n    return 100 * n\n"
+SHOP = (
+    "from durable_monty import function, flow, workflow\n\n@function\ndef price(n: int) -> int:\n    return 100 * n\n"
+)
 
 
 def run(*command, check=0):

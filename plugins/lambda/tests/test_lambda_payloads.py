@@ -10,7 +10,7 @@ import pytest
 from durable_monty import remote
 from durable_monty.models import Refused
 from durable_monty_lambda.events import MAX_EVENT_BYTES
-from support.lambda_service import REGION, RECORD_LIMIT_BYTES
+from support.lambda_service import RECORD_LIMIT_BYTES, REGION
 
 
 def failure(answer):

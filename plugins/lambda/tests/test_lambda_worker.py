@@ -142,7 +142,9 @@ def test_the_how_to_leads_from_a_program_to_a_finished_execution(deploy, setting
     zipfile.ZipFile("function.zip").extractall(tmp_path / "task")
     deploy(path=str(tmp_path / "task"))
     for key in ("results_queue_url", "region"):
-        configuration = re.sub(rf'^{key} = ".*"$', f"{key} = {json.dumps(settings[key])}", configuration, flags=re.MULTILINE)
+        configuration = re.sub(
+            rf'^{key} = ".*"$', f"{key} = {json.dumps(settings[key])}", configuration, flags=re.MULTILINE
+        )
     more = [f"{key} = {json.dumps(settings[key])}\n" for key in settings if key.endswith("endpoint_url")]
     (tmp_path / "durable-monty.toml").write_text(configuration + "".join(more))
     checked = subprocess.run([SCRIPT, "executors", "check"], capture_output=True, text=True, check=False)

@@ -108,7 +108,9 @@ class Check:
     def _check_durable(self, function: dict[str, Any] | None) -> None:
         if function is not None and not function.get("DurableConfig"):
             text = "the function is no durable function: it was created without DurableConfig"
-            self._say("error", text, "deploy the template of `durable-monty lambda template --durable`, or durable = false")
+            self._say(
+                "error", text, "deploy the template of `durable-monty lambda template --durable`, or durable = false"
+            )
 
     def _check_destinations(self, function: dict[str, Any] | None) -> None:
         url = self._settings.results_queue_url
@@ -135,7 +137,9 @@ class Check:
         self._say("info", f"results queue {queue['QueueArn']}: {waiting} records wait")
         kept_seconds = int(queue.get("MessageRetentionPeriod", "0"))
         if kept_seconds < 4 * _DAY_SECONDS:
-            text = f"the results queue keeps records for {kept_seconds} s: what comes while no worker runs is lost after"
+            text = (
+                f"the results queue keeps records for {kept_seconds} s: what comes while no worker runs is lost after"
+            )
             self._say("warning", text, f"set its MessageRetentionPeriod to {14 * _DAY_SECONDS} (14 days)")
 
     def _check_invoke_config(self, config: dict[str, Any], queue_arn: str | None) -> None:
@@ -154,7 +158,9 @@ class Check:
             self._say("error", text, "set MaximumRetryAttempts to 0: retries are durable-monty's")
         age_seconds = config.get("MaximumEventAgeInSeconds", _DEFAULT_AGE_SECONDS)
         if age_seconds > self._settings.event_age_seconds:
-            text = f"an event may wait for {age_seconds} s, event_age_seconds is less: calls would count as lost too soon"
+            text = (
+                f"an event may wait for {age_seconds} s, event_age_seconds is less: calls would count as lost too soon"
+            )
             self._say("error", text, f"set event_age_seconds = {age_seconds}, or lower MaximumEventAgeInSeconds")
 
     def _check_remote(self) -> None:

@@ -27,7 +27,9 @@ _ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "STOPPED")
 class DurableExecutions:
     """Reads durable executions, sparingly: the API has a small quota of requests a second."""
 
-    def __init__(self, clients: Clients, settings: LambdaSettings, payloads: Payloads, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, clients: Clients, settings: LambdaSettings, payloads: Payloads, pool: ThreadPoolExecutor
+    ) -> None:
         self._clients = clients
         self._settings = settings
         self._payloads = payloads

@@ -94,8 +94,10 @@ class Executor:
             raise unreachable[0]
         result: list[Accepted | Refused] = []
         for call, answer in zip(calls, answers, strict=True):
-            is_sent = not isinstance(answer, Unreachable)
-            result.append(answer if is_sent else Refused(call.job_id, str(answer), _AGAIN_SECONDS))
+            if isinstance(answer, Unreachable):
+                result.append(Refused(call.job_id, str(answer), _AGAIN_SECONDS))
+            else:
+                result.append(answer)
         accepted = sum(isinstance(answer, Accepted) for answer in result)
         self._counts["accepted"] += accepted
         self._counts["refused"] += len(result) - accepted

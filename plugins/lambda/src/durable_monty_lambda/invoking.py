@@ -149,7 +149,9 @@ class Invoker:
         except (BotoCoreError, ClientError) as problem:
             return Refused(call.job_id, f"looking for the durable execution {name!r}: {problem}", _AGAIN_SECONDS)
         if arn is None:
-            return Refused(call.job_id, f"Lambda knows the durable execution {name!r} and does not list it: {error}", 5.0)
+            return Refused(
+                call.job_id, f"Lambda knows the durable execution {name!r} and does not list it: {error}", 5.0
+            )
         return Accepted(call.job_id, str(Token(time.time(), arn)))
 
     def find(self, name: str) -> str | None:

@@ -94,7 +94,9 @@ def _origin(module: str) -> Path:
 def _contents(folders: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     for folder in folders:
         if not folder.is_dir():
-            raise PackageProblem(f"reading the folder {str(folder)!r}: there is none; give one that `pip --target` filled")
+            raise PackageProblem(
+                f"reading the folder {str(folder)!r}: there is none; give one that `pip --target` filled"
+            )
         yield from _tree(folder, "")
 
 

@@ -39,7 +39,9 @@ class Results:
         pool: Where requests run that can be made at the same time.
     """
 
-    def __init__(self, clients: Clients, settings: LambdaSettings, payloads: Payloads, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, clients: Clients, settings: LambdaSettings, payloads: Payloads, pool: ThreadPoolExecutor
+    ) -> None:
         self._clients = clients
         self._settings = settings
         self._payloads = payloads
@@ -85,7 +87,9 @@ class Results:
         batches = [receipts[start : start + BATCH] for start in range(0, len(receipts), BATCH)]
         kept = [text for texts in self._pool.map(self._delete, batches) for text in texts]
         if kept:
-            raise QueueError(f"deleting records from {self._settings.results_queue_url}: SQS kept {len(kept)}: {kept[0]}")
+            raise QueueError(
+                f"deleting records from {self._settings.results_queue_url}: SQS kept {len(kept)}: {kept[0]}"
+            )
         self._payloads.delete(objects)
         with self._lock:
             for job_id in wanted:

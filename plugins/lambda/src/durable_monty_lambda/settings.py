@@ -18,7 +18,9 @@ class LambdaSettings(BaseModel):
         None, description="The SQS queue that is the function's destination; one of its own for each database."
     )
     region: str | None = Field(None, description="AWS region; default: as boto3 finds it.")
-    profile: str | None = Field(None, description="A profile of the AWS configuration files; default: boto3's own chain.")
+    profile: str | None = Field(
+        None, description="A profile of the AWS configuration files; default: boto3's own chain."
+    )
     endpoint_url: str | None = Field(None, description="Where Lambda is, if not in AWS.")
     sqs_endpoint_url: str | None = Field(None, description="Where SQS is; default: endpoint_url.")
     s3_endpoint_url: str | None = Field(None, description="Where S3 is; default: endpoint_url.")
@@ -33,7 +35,9 @@ class LambdaSettings(BaseModel):
         "envelope",
         description='"plain" sends {"function_name", "args"} to a handler of your own that returns {"result": ...}.',
     )
-    max_in_flight: PositiveInt = Field(1000, description="Most calls in Lambda at once; further ones wait in the database.")
+    max_in_flight: PositiveInt = Field(
+        1000, description="Most calls in Lambda at once; further ones wait in the database."
+    )
     invoke_threads: PositiveInt = Field(32, description="Requests to AWS at a time.")
     event_age_seconds: PositiveFloat = Field(
         3600.0, le=21600, description="MaximumEventAgeInSeconds of the function: how long an event may wait."

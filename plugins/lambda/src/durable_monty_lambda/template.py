@@ -52,7 +52,9 @@ def _parameters(*, is_durable: bool) -> dict[str, Any]:
         "CodeBucket": text("S3 bucket that holds the package"),
         "CodeKey": text("Its key there: what `durable-monty lambda package` has built"),
         "FunctionName": text("Name of the Lambda function", Default="durable-monty"),
-        "AllowedFunctions": text("Patterns of host functions that may run undecorated, with commas between", Default=""),
+        "AllowedFunctions": text(
+            "Patterns of host functions that may run undecorated, with commas between", Default=""
+        ),
         "SigningKey": text("The worker's [security] signing_key; empty: calls are not signed", Default="", NoEcho=True),
         "PythonRuntime": text(
             "The interpreter", Default="python3.13", AllowedValues=["python3.11", "python3.12", "python3.13"]
