@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+# Nothing in here depends on the interpreter.
+pytestmark = pytest.mark.slow
+
 
 def errors(executor):
     findings = executor.check()

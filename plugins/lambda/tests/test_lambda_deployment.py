@@ -79,6 +79,17 @@ def test_the_handler_runs_no_function_that_is_not_registered_whatever_the_event(
         handler({"Records": []}, None)
 
 
+def test_an_event_without_a_signature_runs_nothing_where_a_key_is_set(monkeypatch):
+    from durable_monty.errors import SignatureMismatch
+    from durable_monty_lambda import handler
+
+    event = {"function_name": "support.functions.add", "args": [1, 2]}
+    assert handler(event, None) == {"result": 3}
+    monkeypatch.setenv("DURABLE_MONTY_SIGNING_KEY", "0123456789abcdef")
+    with pytest.raises(SignatureMismatch, match="send an envelope"):
+        handler(event, None)
+
+
 def test_the_package_is_the_same_whenever_it_is_built(package, tmp_path):
     first = package.read_bytes()
     for path in tmp_path.glob("*.py"):

@@ -16,6 +16,9 @@ from support.lambda_service import Fault, LambdaService
 from support.servers import free_port
 from support.workers import eventually
 
+# Nothing in here depends on the interpreter.
+pytestmark = pytest.mark.slow
+
 
 def answers(url):
     try:
@@ -143,6 +146,20 @@ def test_large_values_go_through_the_bucket(deployed, make_executor, run_with, c
     assert runner.run(call("support.functions.identity", "x" * 1_500_000)).value == "x" * 1_500_000
 
 
-def test_the_check_of_a_durable_function_needs_no_queue(deployed, make_executor):
-    findings = make_executor(durable=True, results_queue_url=None).check()
-    assert {finding.level for finding in findings} == {"info"}
+def test_the_check_of_a_durable_function_needs_no_queue_and_asks_the_handler(deployed, make_executor):
+    options = {"durable": True, "results_queue_url": None}
+    findings = make_executor(**options, check_functions=["support.functions.add"]).check()
+    assert {finding.level for finding in findings} == {"info"}, findings
+    assert any("has durable-monty-core" in finding.message for finding in findings)
+    findings = make_executor(**options, check_functions=["support.functions.gone"]).check()
+    (missing,) = [finding for finding in findings if finding.level == "error"]
+    assert "cannot run 'support.functions.gone'" in missing.message
+
+
+def test_a_sandbox_that_is_killed_fails_no_job_for_good(deployed, runner, call):
+    """Lambda runs the execution again, or says that it failed, and then the engine does."""
+    wanted = call("support.functions.sleep", 1.0)
+    runner.submit(wanted)
+    eventually(lambda: any(sandbox.kill() for sandbox in deployed.sandboxes))
+    ended = runner.outcome(wanted)
+    assert getattr(ended, "value", None) == 1.0 or failure(ended).kind == "lost"

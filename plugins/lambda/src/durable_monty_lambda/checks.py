@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from durable_monty.models import Finding
+from durable_monty.models import Failure, Finding
 from durable_monty_lambda.clients import MISSING, Clients, code_of, status_of
 from durable_monty_lambda.events import dumped
 from durable_monty_lambda.records import read_error
@@ -24,6 +26,8 @@ _FORBIDDEN = frozenset({"AccessDeniedException", "AccessDenied", "AuthorizationE
 _DEFAULT_RETRIES = 2
 _DEFAULT_AGE_SECONDS = 21600
 _DAY_SECONDS = 24 * 3600
+_PROBE_SECONDS = 30.0
+_PROBE_PAUSE_SECONDS = 0.5
 
 
 class Check:
@@ -51,7 +55,7 @@ class Check:
                 "create it, or name another as payload_bucket",
                 lambda: self._clients.objects.head_bucket(Bucket=self._settings.payload_bucket),
             )
-        if function is not None and self._settings.event_format == "envelope" and not self._settings.durable:
+        if function is not None and self._settings.event_format == "envelope" and not self._is_broken:
             self._check_remote()
         return self._findings
 
@@ -59,6 +63,10 @@ class Check:
     def _is_hopeless(self) -> bool:
         """Whether asking on would only tell the same again."""
         return any("credentials" in item.message or "does not answer" in item.message for item in self._findings)
+
+    @property
+    def _is_broken(self) -> bool:
+        return self._settings.durable and any(item.level == "error" for item in self._findings)
 
     def _say(self, level: Any, message: str, remedy: str = "") -> None:
         self._findings.append(Finding(level, message, remedy))
@@ -86,12 +94,8 @@ class Check:
         return None
 
     def _function(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._clients.functions.get_function_configuration(**self._named())
+        answer: dict[str, Any] = self._clients.functions.get_function_configuration(**self._settings.named)
         return answer
-
-    def _named(self) -> dict[str, str]:
-        named = {"FunctionName": self._settings.function_name}
-        return named if self._settings.qualifier is None else {**named, "Qualifier": self._settings.qualifier}
 
     def _check_function(self, function: dict[str, Any]) -> None:
         seconds = function.get("Timeout", 3)
@@ -127,7 +131,7 @@ class Check:
         config = self._ask(
             "the function's configuration of asynchronous invocations",
             f"set both destinations to the results queue and MaximumRetryAttempts to 0: {_TEMPLATE}",
-            lambda: self._clients.functions.get_function_event_invoke_config(**self._named()),
+            lambda: self._clients.functions.get_function_event_invoke_config(**self._settings.named),
         )
         if config is not None:
             self._check_invoke_config(config, queue["QueueArn"] if queue is not None else None)
@@ -166,22 +170,43 @@ class Check:
     def _check_remote(self) -> None:
         """Ask the handler itself."""
         event = dumped({"probe": {"functions": self._settings.check_functions}})
-        answer = self._ask(
-            "the Lambda function",
-            _TEMPLATE,
-            lambda: self._clients.functions.invoke(InvocationType="RequestResponse", Payload=event, **self._named()),
-        )
+        probe = self._probe_durable if self._settings.durable else self._probe
+        answer = self._ask("the Lambda function", _TEMPLATE, lambda: probe(event))
         if answer is None:
             return
+        if isinstance(answer, Failure):
+            self._say("error", f"the handler fails: {answer.type}: {answer.message}", _PACKAGE)
+        elif not isinstance(answer, dict) or "version" not in answer or "missing" not in answer:
+            handler = "durable_handler" if self._settings.durable else "handler"
+            text = f"the handler answered {answer!r:.100}, it is not durable_monty_lambda.{handler}"
+            self._say("error", text, f"set the function's handler to durable_monty_lambda.{handler}; {_PACKAGE}")
+        else:
+            self._check_probe(answer)
+
+    def _probe(self, event: bytes) -> Any:
+        answer = self._clients.functions.invoke(InvocationType="RequestResponse", Payload=event, **self._settings.named)
         payload = _parsed(answer["Payload"].read())
         if answer.get("FunctionError"):
-            failure = read_error(str(payload.get("errorType", "")), str(payload.get("errorMessage", "")))
-            self._say("error", f"the handler fails: {failure.type}: {failure.message}", _PACKAGE)
-        elif "version" not in payload or "missing" not in payload:
-            text = f"the handler answered {payload!r:.100}, it is not durable_monty_lambda.handler"
-            self._say("error", text, f"set the function's handler to durable_monty_lambda.handler; {_PACKAGE}")
-        else:
-            self._check_probe(payload)
+            error = payload if isinstance(payload, dict) else {}
+            return read_error(str(error.get("errorType", "")), str(error.get("errorMessage", payload)))
+        return payload
+
+    def _probe_durable(self, event: bytes) -> Any:
+        """A durable execution of its own, waited for: its name is new, so it is not one of a call."""
+        name = f"check-{uuid.uuid4().hex}"
+        answer = self._clients.functions.invoke(
+            InvocationType="Event", Payload=event, DurableExecutionName=name, **self._settings.named
+        )
+        ends_at = time.monotonic() + _PROBE_SECONDS
+        while time.monotonic() < ends_at:
+            read = self._clients.functions.get_durable_execution(DurableExecutionArn=answer["DurableExecutionArn"])
+            if read["Status"] == "SUCCEEDED":
+                return _parsed(read["Result"].encode())
+            if read["Status"] != "RUNNING":
+                error = read.get("Error") or {}
+                return read_error(str(error.get("ErrorType", read["Status"])), str(error.get("ErrorMessage", "")))
+            time.sleep(_PROBE_PAUSE_SECONDS)
+        return Failure("timeout", "TimeoutError", f"no answer within {_PROBE_SECONDS:.0f} s")
 
     def _check_probe(self, payload: dict[str, Any]) -> None:
         from importlib.metadata import version
@@ -199,9 +224,8 @@ class Check:
             self._say("error", f"the function cannot run {path!r}: {problem}", _PACKAGE)
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parsed(data: bytes) -> Any:
     try:
-        value = json.loads(data)
+        return json.loads(data)
     except ValueError:
-        value = data.decode(errors="replace")
-    return value if isinstance(value, dict) else {"answer": value}
+        return data.decode(errors="replace")

@@ -57,9 +57,7 @@ class DurableExecutions:
         return dict(self._pool.map(self._stop, jobs))
 
     def _running(self) -> set[str]:
-        options: dict[str, Any] = {"FunctionName": self._settings.function_name, "Statuses": ["RUNNING"]}
-        if self._settings.qualifier is not None:
-            options["Qualifier"] = self._settings.qualifier
+        options: dict[str, Any] = {**self._settings.named, "Statuses": ["RUNNING"]}
         found: set[str] = set()
         while True:
             answer = self._clients.functions.list_durable_executions_by_function(MaxItems=_PAGE, **options)

@@ -49,5 +49,5 @@ def dumped(value: Any) -> bytes:
 
 
 def size_bytes(value: Any) -> int:
-    """The most bytes that this value takes as JSON, whoever writes it: non-ASCII characters may come as `\\uXXXX`."""
+    """The most bytes that this value takes as JSON, whoever writes it: other characters than ASCII may be escaped."""
     return len(json.dumps(value, separators=(",", ":"), allow_nan=False))

@@ -94,9 +94,7 @@ class Invoker:
 
     def _invoke(self, call: Call, event: bytes) -> Accepted | Refused | Unreachable:
         settings = self._settings
-        options: dict[str, Any] = {"FunctionName": settings.function_name, "InvocationType": "Event", "Payload": event}
-        if settings.qualifier is not None:
-            options["Qualifier"] = settings.qualifier
+        options: dict[str, Any] = {**settings.named, "InvocationType": "Event", "Payload": event}
         if settings.durable:
             options["DurableExecutionName"] = execution_name(call.job_id)
         sent_at = time.time()
@@ -160,9 +158,8 @@ class Invoker:
         Raises:
             BotoCoreError, ClientError: Lambda does not answer, or refuses.
         """
-        options = {"Qualifier": self._settings.qualifier} if self._settings.qualifier is not None else {}
         answer = self._clients.functions.list_durable_executions_by_function(
-            FunctionName=self._settings.function_name, DurableExecutionName=name, MaxItems=10, **options
+            **self._settings.named, DurableExecutionName=name, MaxItems=10
         )
         found = [item for item in answer.get("DurableExecutions", ()) if item.get("DurableExecutionName") == name]
         return found[0]["DurableExecutionArn"] if found else None

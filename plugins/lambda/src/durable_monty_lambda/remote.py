@@ -13,7 +13,7 @@ from typing import Any
 
 from durable_monty import codec, convert, functions, remote
 from durable_monty.envelope import encode_failure
-from durable_monty.errors import FunctionError
+from durable_monty.errors import FunctionError, SignatureMismatch
 from durable_monty.models import Failure
 from durable_monty_lambda.events import MAX_ANSWER_BYTES, Pointer, size_bytes
 
@@ -22,15 +22,16 @@ class AttemptTimeout(BaseException):
     """Raised inside a function that runs longer than its `timeout_seconds`; no `except Exception` stops it."""
 
 
-def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - Lambda gives both
     """Run the call in `event`; the handler string of the Lambda function is `durable_monty_lambda.handler`.
 
     Understands three events: `{"envelope": ...}` of the executor gives `{"reply": ...}`, `{"probe": ...}` of its check
     tells what is installed, and `{"function_name": ..., "args": [...]}`, for callers without an envelope, gives
-    `{"result": ...}`. All of them run registered functions only.
+    `{"result": ...}`. All of them run registered functions only; where a signing key is set, envelopes run, signed ones.
 
     Raises:
         ValueError: The event is none of these.
+        SignatureMismatch: The event names a function, and a signing key is set here.
         Exception: The event names a function, and that raised; or an envelope in S3 could not be read. An envelope's
             function never makes the handler raise: that is in the reply.
     """
@@ -80,6 +81,11 @@ def _run(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_named(event: Mapping[str, Any]) -> dict[str, Any]:
+    if remote.signing_key() is not None:
+        raise SignatureMismatch(
+            f"running {event['function_name']!r}: this event cannot be signed, but a signing key is configured here; "
+            f"send an envelope, or remove {remote.KEY_VARIABLE} from the function's environment"
+        )
     function = functions.resolve(str(event["function_name"]))
     args, kwargs = convert.bind(
         function.__wrapped__,

@@ -70,6 +70,13 @@ class LambdaSettings(BaseModel):
         return self
 
     @property
+    def named(self) -> dict[str, str]:
+        """The function, as the parameters of a request. A durable function is always named with a qualifier."""
+        qualifier = self.qualifier or ("$LATEST" if self.durable else None)
+        named = {"FunctionName": self.function_name}
+        return named if qualifier is None else {**named, "Qualifier": qualifier}
+
+    @property
     def lost_seconds(self) -> float:
         """Age at which a call without a record is lost."""
         return self.lost_after_seconds or self.event_age_seconds + self.function_timeout_seconds + 60.0
