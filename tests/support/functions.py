@@ -120,3 +120,17 @@ def kill_itself_once(path: str) -> int:
 @function
 def unencodable() -> object:
     return {"a": [object()]}
+
+
+@function
+def text(size: int) -> str:
+    """So many characters."""
+    return "x" * size
+
+
+@function
+def slowly(path: str, text: str | int) -> str:
+    """Append a line to a file and take some time over it."""
+    note.__wrapped__(path, str(text))
+    time.sleep(0.5)
+    return str(text)

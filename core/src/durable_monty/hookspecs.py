@@ -4,6 +4,9 @@ An executor plug-in is a class with methods marked `@hookimpl`, a pydantic model
 attribute `capabilities`. Its distribution names it in the entry-point group `durable_monty.executors`; the core calls
 `Executor(settings)` once per table of the configuration that names the plug-in.
 
+A distribution may also name click commands in the entry-point group `durable_monty.commands`; the entry point's name is the
+command's, and it is imported when that command is run.
+
 All hooks are synchronous. An implementation takes only the arguments it uses. `poll` is called from a thread of its
 own, because it may block; every other hook is called from the worker's main thread. No hook is called twice at the
 same time for one executor, except that `poll` may run while another hook does.
