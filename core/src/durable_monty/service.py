@@ -184,6 +184,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         Raises:
             ExecutionNotFound: No execution has this id.
             TimeoutError: It has not ended within `timeout_seconds`.
+            StoreError: The service was closed meanwhile.
         """
         ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (row := self._over(execution_id)) is None:
