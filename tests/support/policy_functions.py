@@ -169,3 +169,86 @@ def ordered(path: str, name: str) -> str:
 @function(concurrency=1, key=lambda number: 1 / number)
 def keyless(number: int) -> int:
     return number
+
+
+def add_line(name: str) -> None:
+    from sqlalchemy import text
+
+    current_call().connection.execute(text("INSERT INTO ledger (name) VALUES (:name)"), {"name": name})
+
+
+@function
+def write_once(name: str) -> str:
+    add_line(name)
+    return name
+
+
+@function
+async def write_once_async(name: str) -> str:
+    add_line(name)
+    await asyncio.sleep(0)
+    return name
+
+
+@function
+def write_and_fail(name: str) -> None:
+    add_line(name)
+    raise ValueError(name)
+
+
+@function
+def write_and_commit(name: str) -> None:
+    add_line(name)
+    current_call().connection.commit()
+
+
+@function(retry=Retry(attempts=2, first_delay_seconds=0.01), timeout_seconds=0.3)
+def write_late(name: str, path: str, release: str) -> str:
+    """The first attempt takes too long, and ends after the second."""
+    call = current_call()
+    if call.attempt == 1:
+        from sqlalchemy import text
+
+        call.connection.execute(text("SELECT 1"))
+        hang_until(release)
+        try:
+            call.connection.execute(text("INSERT INTO ledger (name) VALUES ('late')"))
+        finally:
+            note(path, "late")
+        return "late"
+    return name
+
+
+@function
+def kill_around_commit(name: str, where: str, path: str) -> str:
+    """Ends its process right before, or right after, its transaction is committed, the first time it runs."""
+    import signal
+
+    from sqlalchemy import event
+
+    add_line(name)
+    if Path(path).exists():
+        return name
+    note(path, "was here")
+    connection = current_call().connection
+    if where == "before":
+        event.listen(connection.engine, "commit", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    else:
+        raw = connection.connection.driver_connection
+        kill_after(raw, connection)
+    return name
+
+
+def kill_after(raw, connection) -> None:
+    """The process ends when the driver has committed and before anybody is told."""
+    import signal
+
+    dialect = connection.dialect
+    commit = dialect.do_commit
+
+    def commit_and_die(dbapi_connection) -> None:
+        commit(dbapi_connection)
+        if getattr(dbapi_connection, "driver_connection", dbapi_connection) is raw:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    dialect.do_commit = commit_and_die

@@ -62,7 +62,11 @@ class Loop:
             runtime.store, runtime.planner, self.jobs, runtime.bell, signing_key=key, clock=runtime.clock
         )
         self._executors = Executors(
-            runtime.config.plugin_of, self._collector.deliver, self._collector.watch, is_signed=key is not None
+            runtime.config.plugin_of,
+            self._collector.deliver,
+            self._collector.watch,
+            is_signed=key is not None,
+            transaction=runtime.store.transactions(runtime.want_look, runtime.clock).make,
         )
         grace_seconds = runtime.config.worker.timeout_grace_seconds
         self._expiry = Expiry(runtime.store, self.jobs, grace_seconds, runtime.clock)

@@ -22,7 +22,7 @@ from durable_monty.envelope import (
     encode_failure,
     encode_value,
 )
-from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch
+from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch, StoreError
 from durable_monty.heartbeats import Heartbeats
 from durable_monty.models import Failure, parse_job_id
 
@@ -61,7 +61,7 @@ class Transaction(Protocol):
         """The connection; begins the transaction at the first call."""
 
     def settle(self, value_text: str) -> bool:
-        """Record the value and commit; False if the transaction was never begun."""
+        """Record the value and commit; False if it was never begun, or is rolled back because the attempt is late."""
 
     def abandon(self) -> None:
         """Roll back, if it was begun and is not committed."""
@@ -161,8 +161,12 @@ class _Running:
             text = codec.dumps(convert.plain(value), path="result")
         except EncodeError as error:
             return encode_failure(self._call.job_id, Failure("undecodable", "TypeError", str(error)), self._key)
-        if self._transaction is not None:
-            self._transaction.settle(text)
+        try:
+            if self._transaction is not None:
+                self._transaction.settle(text)
+        except StoreError as error:
+            # If it was committed after all, another attempt comes too late.
+            return encode_failure(self._call.job_id, Failure("lost", type(error).__name__, str(error)), self._key)
         self._has_failed = False
         return encode_value(self._call.job_id, text, self._key)
 

@@ -65,6 +65,7 @@ from durable_monty.store.starting import Starting
 from durable_monty.store.steering import Steering
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
+from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
@@ -129,6 +130,14 @@ class Store:
     def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
         """Within the block, `committed` is called after each transaction of this process that writes."""
         return self._connections.announcing(committed)
+
+    def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
+        """For functions that write to this database in the transaction that records their outcome.
+
+        Args:
+            settled: Called after each commit, from any thread.
+        """
+        return CallTransactions(self._connections, settled, clock)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
