@@ -21,12 +21,11 @@ def running(*workers: Worker) -> Iterator[None]:
     try:
         yield
     finally:
-        # Also after a failure: a thread that goes on would keep the whole run from ending.
         for worker in workers:
             worker.stop()
         for thread in threads:
             thread.join(DEADLINE_SECONDS)
-            assert not thread.is_alive()
+    assert not [thread for thread in threads if thread.is_alive()]
 
 
 def eventually(condition: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from durable_monty.bell import Bell
+from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import decode_heartbeat, decode_reply
 from durable_monty.errors import DecodeError, ExecutionNotFound, SignatureMismatch
 from durable_monty.jobs import OpenJobs
@@ -212,7 +213,7 @@ class Collector:
                     log.warning(
                         "polling failed: %s: %s", type(error).__name__, error, extra={"executor": executor.name}
                     )
-                self._stopping.wait(min(_FIRST_PAUSE_SECONDS * 2**failures, _MAX_PAUSE_SECONDS))
+                self._stopping.wait(backoff_seconds(failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS))
                 failures += 1
                 continue
             if outcomes:

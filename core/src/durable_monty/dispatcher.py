@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
 from durable_monty.executors import Executors
 from durable_monty.expiry import begun
@@ -43,7 +44,7 @@ class _Breaker:
 
     def failed(self, now: float) -> float:
         """Count a failure; returns when to ask again."""
-        self.closed_at = now + min(_FIRST_PAUSE_SECONDS * 2**self.failures, _MAX_PAUSE_SECONDS)
+        self.closed_at = now + backoff_seconds(self.failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self.failures += 1
         return self.closed_at
 
@@ -149,7 +150,7 @@ class Dispatcher:
         """Take on jobs of a worker that is gone.
 
         A job that its back end still has is watched; one that may never have arrived is submitted again, if that
-        cannot run it twice; the others are lost.
+        cannot run it twice, and is ambiguous otherwise. Jobs of executors that die with their worker are lost.
         """
         for name, group in _grouped(calls).items():
             executor = self._executors.get(name)
@@ -328,10 +329,16 @@ class Dispatcher:
         absent = [due for due in calls if found.get(job_id(due)) == "absent"]
         unknown = [due for due in calls if found.get(job_id(due), "unknown") == "unknown"]
         self.submit(absent)
-        self._report_lost(executor.name, unknown)
+        failure = Failure(
+            "ambiguous",
+            "Ambiguous",
+            "the worker that was about to start it, or had just started it, is gone, and its executor cannot tell "
+            "which; declare the function idempotent=True if it may run twice",
+        )
+        self._deliver(executor.name, [Outcome(job_id(due), failure=failure) for due in unknown])
 
     def _report_lost(self, executor: str, calls: Iterable[DueCall]) -> None:
-        failure = Failure("lost", "Lost", "the worker that ran it, or was about to submit it, is gone")
+        failure = Failure("lost", "Lost", "the worker that ran it, or was about to run it, is gone")
         self._deliver(executor, [Outcome(job_id(due), failure=failure) for due in calls])
 
     def _complete(

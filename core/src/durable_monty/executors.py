@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable_monty import plugins
+from durable_monty.durations import backoff_seconds
 from durable_monty.errors import ConfigError, PluginError
 from durable_monty.hookspecs import ExecutorContext
 from durable_monty.loaded import LoadedExecutor
@@ -112,7 +113,7 @@ class Executors:
         try:
             executor.start(context)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
-            pause = min(_FIRST_PAUSE_SECONDS * 2**failures, _MAX_PAUSE_SECONDS)
+            pause = backoff_seconds(failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
             log.warning(
                 "executor did not start, its calls wait: %s: %s", type(error).__name__, error, extra={"executor": name}
             )

@@ -4,6 +4,9 @@ An executor plug-in is a class with methods marked `@hookimpl`, a pydantic model
 attribute `capabilities`. Its distribution names it in the entry-point group `durable_monty.executors`; the core calls
 `Executor(settings)` once per table of the configuration that names the plug-in.
 
+A distribution may also name click commands in the entry-point group `durable_monty.commands`; the entry point's name is the
+command's, and it is imported when that command is run.
+
 All hooks are synchronous. An implementation takes only the arguments it uses. `poll` is called from a thread of its
 own, because it may block; every other hook is called from the worker's main thread. No hook is called twice at the
 same time for one executor, except that `poll` may run while another hook does.
@@ -60,7 +63,9 @@ class ExecutorSpec:
         Called: by the dispatcher, in the worker's main thread, with 1 to `max_batch` calls that are durable as
             `submitting`.
         Called again: with the same `job_id`, if the worker died, or this hook raised, before the answer was known.
-            Do not run such a call twice if the back end can tell; declare `caller_ids` if it can.
+            Do not run such a call twice if the back end can tell; declare `caller_ids` if it can. An executor that
+            finds out by itself that a call may or may not have been started answers `Accepted` and delivers a
+            `Failure` of kind `ambiguous`.
         Return: one answer per call, in any order. `Accepted` with a token if more than the job id is needed to find
             the work again. `Refused` with `retry_after_seconds` to be asked again, without it to fail the call.
         Raise: anything; each call of the batch stays pending and is submitted again with a growing delay, and no
@@ -143,9 +148,11 @@ class ExecutorSpec:
     def find(self, jobs: Sequence[Job]) -> dict[str, Literal["known", "absent", "unknown"]]:
         """Say what the back end knows about jobs whose submission may not have happened. Optional.
 
-        Called: after a crash between `submitting` and the answer of `submit`.
+        Called: after a crash between `submitting` and the answer of `submit`, unless `caller_ids` or not
+            `survives_restart` is declared: then the call is submitted again, or is lost.
         Return: by job id. `known`: it is there, or was: poll it. `absent`: it never arrived: submit it.
-            `unknown`: cannot tell.
+            `unknown`, also where this hook is absent: cannot tell. Then the call fails with kind `ambiguous`, except
+            that a function declared `idempotent=True` is tried again.
         Raise: anything; it counts as `unknown`.
         """
         raise NotImplementedError

@@ -11,12 +11,15 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from durable_monty.chores import Cleaner
 from durable_monty.collector import Arrival, Collector, Verdict
 from durable_monty.dispatcher import Dispatcher
+from durable_monty.durations import backoff_seconds
 from durable_monty.engine import Advanced
 from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
 from durable_monty.expiry import Expiry
+from durable_monty.firing import Firer
 from durable_monty.jobs import OpenJobs, job_id
 from durable_monty.models import CallStatus, Outcome
 from durable_monty.records import DueCall
@@ -29,6 +32,7 @@ _FIRST_STEP_SECONDS = 0.005
 _LAST_STEP_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
+_CLOSE_CHILDREN_SECONDS = 5.0
 
 
 class Loop:
@@ -77,10 +81,13 @@ class Loop:
             grace_seconds=grace_seconds,
             clock=runtime.clock,
         )
+        self._firer = Firer(runtime.store)
+        self._cleaner = Cleaner(runtime.store, runtime.config.retention)
         self._look_at = 0.0
         self._looks_seen = runtime.looks_wanted
         self._rings_seen = runtime.bell.rings
         self._backlog: set[str] = set()
+        self._close_children_at = 0.0
         self._failures = 0
         # A default executor that cannot be had is an error at once, not a warning at the first call.
         if executor is None:
@@ -124,7 +131,10 @@ class Loop:
     def wait(self, timeout_seconds: float | None = None) -> None:
         """Wait until there may be something to do, at most `timeout_seconds`."""
         now = self._runtime.clock()
-        until = min(self._look_at, self._runtime.lease.renew_at, self._expiry.next_write_at or self._look_at)
+        # A lease that cannot be renewed stays due; a database that does not answer is left alone for a while.
+        until = self._look_at
+        if not self._failures:
+            until = min(until, self._runtime.lease.renew_at, self._expiry.next_write_at or until)
         if timeout_seconds is not None:
             until = min(until, now + timeout_seconds)
         step = _FIRST_STEP_SECONDS if self._changes is not None and self._changes.is_polled else until - now
@@ -218,8 +228,12 @@ class Loop:
         self._backlog |= advanced.pending
         if advanced.wake_at is not None:
             self._look_no_later_than(advanced.wake_at)
+        if advanced.is_busy:
+            self._look_no_later_than(0.0)
         if advanced.ended:
             self.checkpoints += 1
+            if self._firer.is_queueing:
+                self._look_no_later_than(0.0)
 
     def _forget(self, keys: Iterable[str]) -> None:
         """These jobs are over; calls that waited for them because of a limit may begin."""
@@ -240,6 +254,10 @@ class Loop:
         self._looks_seen = runtime.looks_wanted
         is_busy = False
         now = runtime.clock()
+        if self._firer.fire(now):
+            self._on_step("schedules fired")
+        if self._cleaner.clean(now):
+            self._on_step("ended executions deleted")
         if runtime.store.has_due(runtime.lease.worker, now):
             advanced = runtime.engine.advance_due(self._dispatcher.capacity())
             self._on_step("due turns recorded")
@@ -247,6 +265,10 @@ class Loop:
             is_busy = advanced.is_busy
         self._expire()
         self._backlog |= runtime.store.pending_executors(now)
+        if self._close_children_at <= now:
+            # Those of this worker's own turns were seen to at once; what a killed worker left behind is found here.
+            runtime.engine.close_children()
+            self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
         self._look_at = now if is_busy else now + self._poll_interval_seconds
         for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
             if time is not None and time > now:
@@ -285,7 +307,7 @@ class Loop:
         """Leave a database alone that does not answer; nothing is lost meanwhile."""
         if not self._failures:
             log.warning("the database does not answer, trying again: %s", error)
-        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _MAX_PAUSE_SECONDS)
+        pause = backoff_seconds(self._failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self._failures += 1
         self._look_at = self._runtime.clock() + pause
         self._rings_seen = self._runtime.bell.rings

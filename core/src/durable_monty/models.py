@@ -80,7 +80,8 @@ class Failure:
         kind: `user`: the function raised. `timeout`: it ran longer than allowed. `cancelled`: it was stopped on
             request. `refused`: it may not or cannot be run there. `lost`: nobody knows what became of it.
             `unavailable`: the back end does not answer. `undecodable`: its result cannot be carried or read.
-            `ambiguous`: it may or may not have been started.
+            `ambiguous`: it may or may not have been started. It is tried again, as a lost one is, if the function
+            is declared `idempotent=True`; otherwise this is the call's outcome.
         type: Name of the exception's type, such as `ValueError`.
         message: The exception's text.
         traceback: The remote traceback as text, or an empty string.

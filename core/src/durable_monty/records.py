@@ -24,6 +24,30 @@ class CallKind(enum.StrEnum):
     """`asyncio.sleep` or `time.sleep`: ends by itself at its due time."""
     CLOCK = "clock"
     """The clock was read; answered at once and recorded, so that a replay reads the same time."""
+    SIGNAL = "signal"
+    """Waits for a signal: ends when one of that name is there, or at its due time."""
+    SEND = "send"
+    """A signal to another execution: done in the transaction that records it."""
+    CHILD = "child"
+    """A child execution that is waited for: ends when that execution does."""
+    START = "start"
+    """A child execution that is started and left: done in the transaction that records it."""
+    PUBLISH = "publish"
+    """A value for outsiders to read, by key; answered at once."""
+    EMIT = "emit"
+    """An item of a stream for outsiders to read; answered at once."""
+    CHANNEL = "channel"
+    """Waits for another task of the same workflow; ends within a turn."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer is known when it is made, so that it is never delivered."""
+        return self in (CallKind.CLOCK, CallKind.PUBLISH, CallKind.EMIT)
+
+    @property
+    def is_done_by_store(self) -> bool:
+        """Whether the transaction that records it does what it asks for, or looks whether that is there already."""
+        return self in (CallKind.SIGNAL, CallKind.SEND, CallKind.CHILD, CallKind.START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +183,11 @@ class DueCall:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The outcome of an attempt, to be recorded."""
+    """The outcome of an attempt, to be recorded.
+
+    Attributes:
+        requires: Recorded only if the turn of this execution is recorded in the same transaction; None: in any case.
+    """
 
     execution_id: str
     call_id: int
@@ -167,6 +195,7 @@ class Settlement:
     status: CallStatus
     outcome: str = field(repr=False)
     ended_at: float = 0.0
+    requires: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +270,10 @@ class Turn:
         seen_wake_at: The wake-up time that this turn has dealt with; another one that is found stays.
         calls: Calls that the turn announced, clock answers included.
         cancelled: Calls that ended unanswered because the execution ended or was cancelled.
+        settlements: Outcomes of older calls that follow from the turn itself.
+        rescoped: Older calls whose scope has changed, with the new one; `scopes_before` has the old one.
+        failure: How the workflow failed, for a parent that waits for it.
+        last_turn: Of a failed execution: what has to be undone when it is retried.
         note: A sentence for `show`, such as "rebuilt from the log"; None keeps the old one.
         next_batch: Number of the next resume, counted over the execution's life.
         is_cancel_delivered: Whether a cancellation has entered the workflow.
@@ -256,6 +289,11 @@ class Turn:
     calls: list[CallRow] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    rescoped: dict[int, str] = field(default_factory=dict)
+    scopes_before: dict[int, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    last_turn: str | None = None
     snapshot: Snapshot | None = None
     output: str | None = None
     error: str | None = None
@@ -328,12 +366,15 @@ class CommitResult:
     """What a commit found.
 
     Attributes:
-        stale: Executions whose turn was not recorded, because another worker had moved them on.
+        stale: Executions whose turn was not recorded, because another worker had moved them on, or had ended a call
+            of theirs in another way than the turn delivered.
         ignored: Job ids of settlements that came too late: the call had ended, or another attempt had begun.
+        is_more: Whether an execution can be advanced again at once, by what the store has done for the turns.
     """
 
     stale: frozenset[str]
     ignored: frozenset[str]
+    is_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,46 +1,32 @@
-"""The service: starting executions, looking at them, and ending their calls by hand."""
+"""The service: starting executions, looking at them, and ending them."""
 
 from __future__ import annotations
 
-import re
+import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
-from durable_monty import codec, config, convert
+from durable_monty import codec, config
+from durable_monty.by_hand import ByHand
 from durable_monty.config import Config
-from durable_monty.envelope import encode_envelope
-from durable_monty.errors import (
-    CallEnded,
-    CallNotFound,
-    ExecutionConflict,
-    ExecutionEnded,
-    ExecutionFailed,
-    ExecutionNotEnded,
-    InputError,
-    WorkflowCheckError,
-)
-from durable_monty.interpreter import check_source
-from durable_monty.models import Call, CallStatus, ExecutionStatus, Failure, job_id_of
-from durable_monty.program import Program, prepare
-from durable_monty.records import CallKind, CallRow, ExecutionRow, Settlement
-from durable_monty.remote import user_failure
+from durable_monty.describing import describe, ended_how, filter_of
+from durable_monty.ends import Ends
+from durable_monty.errors import ExecutionFailed, ExecutionNotEnded
+from durable_monty.models import ExecutionStatus
+from durable_monty.records import ExecutionRow
+from durable_monty.retention import Retaining
 from durable_monty.runtime import Runtime
-from durable_monty.store import Store, failure_text, init_db
+from durable_monty.schedules import Scheduling
+from durable_monty.starts import Starter, StartOptions
+from durable_monty.steering import Steering
+from durable_monty.store import Store, init_db
+from durable_monty.store.starting import IdReuse
 from durable_monty.workflows import Workflow
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_SEED_STATUSES = {
-    ExecutionStatus.SCHEDULED: "pending",
-    ExecutionStatus.RUNNING: "pending",
-    ExecutionStatus.WAITING: "pending",
-}
-_FIRST_WAIT_SECONDS = 0.005
-_LAST_WAIT_SECONDS = 0.25
 
-
-class OrchestratorService:
+class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     """Everything one can ask of the executions in a database. Safe to use from several threads.
 
     Args:
@@ -56,7 +42,8 @@ class OrchestratorService:
         chosen = config.load() if configuration is None else configuration
         opened = init_db(store, synchronous=chosen.store.synchronous) if isinstance(store, str) else store
         self.runtime = Runtime(opened, chosen)
-        self._checked: set[str] = set()
+        self.ends = Ends(opened)
+        self._starter = Starter(self.runtime)
 
     # Starting
 
@@ -69,6 +56,14 @@ class OrchestratorService:
         execution_id: str | None = None,
         check: bool = True,
         filename: str = "<workflow>",
+        workflows: Iterable[Workflow[..., Any]] = (),
+        id_reuse: IdReuse | None = None,
+        deadline_seconds: float | None = None,
+        delay_seconds: float = 0.0,
+        tags: Mapping[str, str] | None = None,
+        memo: Mapping[str, Any] | None = None,
+        singleton_key: str | None = None,
+        debounce_key: str | None = None,
     ) -> str:
         """Store a new execution; a worker runs it.
 
@@ -82,119 +77,37 @@ class OrchestratorService:
             execution_id: 1 to 100 letters, digits, `-` and `_`; None: a new one.
             check: Whether to type-check the workflow against the signatures of its host functions first.
             filename: What tracebacks call source text.
+            workflows: The workflows that it may start as children, besides those that a `@workflow` function names.
+            id_reuse: What to do if `execution_id` is taken. None: as said above. `"reject"`: an error, whatever it
+                was started with. `"return"`: its id, whatever it was started with. `"restart"`: one that has ended
+                is replaced, with its calls, tags and signals; one that lives is an error.
+            deadline_seconds: After this long, counted from now, it is cancelled whatever it does.
+            delay_seconds: It does not begin before this long has passed.
+            tags: Names and values, texts of 1 to 200 characters, to find it by with `list_executions`; at most 50.
+            memo: What else to remember with it; any values that the codec carries.
+            singleton_key: At most one execution with this key lives at a time: while one does, its id is returned and
+                nothing is started.
+            debounce_key: While an execution with this key has not begun, it is given this workflow and these inputs,
+                its delay begins anew, and its id is returned; needs `delay_seconds`.
 
         Returns:
-            The execution's id.
+            The id of the execution that now stands for this start: the new one, or the one that was found.
 
         Raises:
             WorkflowCheckError: The check found problems; each names line and column.
             WorkflowError: The workflow's source cannot be taken.
             InputError: Inputs are missing, are none of this workflow's, or cannot be encoded.
             FunctionError: A host function does not exist or has no name.
-            ExecutionConflict: The id is taken by an execution of another workflow or with other inputs.
-            ValueError: The id has characters that it may not have.
+            ExecutionConflict: The id is taken by an execution of another workflow or with other inputs, or by any
+                with `id_reuse="reject"`.
+            ExecutionNotEnded: It is to be restarted, but lives, or its parent still waits for it.
+            ValueError: The id has characters that it may not have, or an option has a value that means nothing.
         """
-        id_ = uuid.uuid4().hex if execution_id is None else _checked_id(execution_id)
-        given = dict(inputs or {})
-        program = prepare(workflow, external_functions, given, filename)
-        text = _encoded_inputs(program.record.name, given)
-        checked_at = self._check(program) if check else None
-        now = self.runtime.clock()
-        row = ExecutionRow(id_, program.record.digest, ExecutionStatus.SCHEDULED, 0, text, created_at=now, wake_at=now)
-        existing = self.runtime.store.start(row, program.record, checked_at)
-        if existing is None:
-            self.runtime.want_look()
-            return id_
-        differs = [
-            what
-            for what, is_same in (
-                ("another workflow", existing.workflow == row.workflow),
-                ("other inputs", existing.inputs == row.inputs),
-            )
-            if not is_same
-        ]
-        if differs:
-            raise ExecutionConflict(
-                f"starting execution {id_!r}: it exists with {' and '.join(differs)}; choose another "
-                "id, or start it with what it was started with"
-            )
-        return id_
-
-    def _check(self, program: Program) -> float:
-        """The check at submit, once per workflow; returns when it passed."""
-        digest = program.record.digest
-        now = self.runtime.clock()
-        if digest in self._checked:
-            return now
-        found = list(program.findings)
-        if not self.runtime.store.is_checked(digest):
-            at = {(problem.line, problem.column) for problem in found}
-            found += [
-                problem
-                for problem in check_source(
-                    self.runtime.interpreter, program.check_source, program.check_lines, program.stubs
-                )
-                if (problem.line, problem.column) not in at
-            ]
-        if found:
-            found.sort(key=lambda problem: (problem.line, problem.column))
-            raise WorkflowCheckError(program.record.name, found)
-        self._checked.add(digest)
-        return now
-
-    # Advancing by hand
-
-    def process_execution(self, execution_id: str) -> dict[str, Any]:
-        """Run one turn: the first, or one that delivers every outcome that has not been delivered.
-
-        New calls are stored as `pending`, for a worker or for `complete_call`. Does nothing to an execution that has
-        ended or is in another process's hands.
-
-        Returns:
-            As `get_execution`.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        row = self.runtime.store.execution(execution_id)
-        if not row.status.is_terminal:
-            self.runtime.lease.renew()
-            self.runtime.engine.advance_one(execution_id)
-            if self.runtime.has_worker:
-                self.runtime.want_look()
-            else:
-                self.runtime.engine.release_all()
-        return self.get_execution(execution_id)
-
-    def poll(self, execution_id: str | None = None) -> Any:
-        """Deliver what can be delivered, and report.
-
-        Args:
-            execution_id: This one; None: every execution that waits, as a list.
-
-        Returns:
-            `execution_id`, `status` (`pending`, `completed`, `failed`, `cancelled` or `paused`), `output` and
-            `pending_calls`, the calls without an outcome.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        if execution_id is None:
-            waiting = self.runtime.store.executions(ExecutionStatus.WAITING.value, limit=10_000)
-            return [self.poll(row.id) for row in waiting]
-        if self.runtime.store.has_undelivered(execution_id):
-            self.process_execution(execution_id)
-        row = self.runtime.store.execution(execution_id)
-        pending = [] if row.status.is_terminal else self._open_calls(execution_id)
-        return {
-            "execution_id": execution_id,
-            "status": _SEED_STATUSES.get(row.status, row.status.value),
-            "output": codec.loads(row.output) if row.output is not None else None,
-            "pending_calls": [
-                {"call_id": call.call_id, "function_name": call.function_name, "args": call.args, "kwargs": call.kwargs}
-                for call in pending
-            ],
-        }
+        options = StartOptions(id_reuse, deadline_seconds, delay_seconds, tags, memo, singleton_key, debounce_key)
+        prepared = self._starter.prepare(
+            workflow, external_functions, inputs or {}, workflows, check=check, filename=filename
+        )
+        return self._starter.start(prepared, execution_id, options)
 
     # Looking
 
@@ -203,8 +116,9 @@ class OrchestratorService:
 
         Returns:
             `execution_id`, `workflow`, `status`, `inputs`, `output` (the value, once completed), `error` (the
-            workflow's traceback, then the call's, once failed), `note`, and the times `created_at`, `started_at`,
-            `ended_at` in seconds since the epoch.
+            workflow's traceback, then the call's, once failed), `note`, the times `created_at`, `started_at`,
+            `ended_at` and `deadline_at` in seconds since the epoch, `tags`, `memo`, and the name of the `schedule`
+            that started it.
 
         Raises:
             ExecutionNotFound: No execution has this id.
@@ -223,32 +137,46 @@ class OrchestratorService:
         if row.status is ExecutionStatus.COMPLETED:
             return codec.loads(row.output or "null")
         if row.status.is_terminal:
-            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {_ended_how(row)}:\n{row.error or ''}")
+            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {ended_how(row)}:\n{row.error or ''}")
         raise ExecutionNotEnded(
             f"the result of execution {execution_id!r}: it is {row.status.value}; wait for its end with `wait`, or run "
             "a worker"
         )
 
-    def list_executions(self, status: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """Executions as `get_execution` describes them, the newest first.
+    def list_executions(
+        self,
+        status: str | None = None,
+        limit: int = 100,
+        *,
+        tags: Mapping[str, str] | None = None,
+        workflow: str | None = None,
+        since: datetime | float | None = None,
+        until: datetime | float | None = None,
+        before: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Executions as `get_execution` describes them, each with its `cursor`, the newest first.
+
+        A page costs the same at any depth, however many executions there are.
+
+        Args:
+            status: Only those with this status.
+            limit: Most executions to return, at most 10,000.
+            tags: Only those that have all of these tags.
+            workflow: Only those of workflows with this name, whatever their source.
+            since: Only those started at this time or later: an aware datetime, or seconds since the epoch.
+            until: Only those started before this time.
+            before: The `cursor` of an execution: only those that come after it in the list, for the next page.
 
         Raises:
-            ValueError: There is no such status.
+            ValueError: There is no such status, or a limit, time, tag or cursor cannot be.
         """
-        chosen = ExecutionStatus(status).value if status is not None else None
-        return [self._described(row) for row in self.runtime.store.executions(chosen, limit)]
-
-    def get_pending_calls(self, execution_id: str) -> list[Call]:
-        """The calls of host functions that have no outcome, in the order in which they were made.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        self.runtime.store.execution(execution_id)
-        return self._open_calls(execution_id)
+        chosen = filter_of(status, limit, tags, workflow, since, until, before)
+        return describe(self.runtime.store, self.runtime.store.listing.executions(chosen, limit), with_cursor=True)
 
     def wait(self, execution_id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Wait until an execution has ended or is paused; runs nothing itself.
+
+        The end is noticed within milliseconds, and a hundred waiting threads cost hardly more than one.
 
         Returns:
             As `get_execution`.
@@ -256,85 +184,28 @@ class OrchestratorService:
         Raises:
             ExecutionNotFound: No execution has this id.
             TimeoutError: It has not ended within `timeout_seconds`.
+            StoreError: The service was closed meanwhile.
         """
         ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        pause = _FIRST_WAIT_SECONDS
-        while True:
-            row = self.runtime.store.execution(execution_id)
-            if row.status.is_terminal or row.status is ExecutionStatus.PAUSED:
-                return self._described(row)
-            if ends_at is not None and time.monotonic() + pause > ends_at:
-                raise TimeoutError(
-                    f"waiting for execution {execution_id!r}: it is still {row.status.value} after {timeout_seconds} s"
-                )
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LAST_WAIT_SECONDS)
+        while (row := self._over(execution_id)) is None:
+            ended = threading.Event()
+            with self.ends.watching(execution_id, ended.set):
+                if not ended.wait(None if ends_at is None else max(ends_at - time.monotonic(), 0.0)):
+                    raise self.not_ended(execution_id, timeout_seconds)
+        return self._described(row)
 
-    # Ending calls and executions by hand
-
-    def complete_call(self, execution_id: str, call_id: int, result: Any, *, attempt: int | None = None) -> None:
-        """Give a call its value; the execution can then be advanced.
-
-        Args:
-            attempt: The attempt that gave the value; None: the current one.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            CallNotFound: It has no such call.
-            CallEnded: The call has an outcome, or another attempt has begun.
-            EncodeError: The value cannot be carried.
-        """
-        call = self._open_call("completing", execution_id, call_id, attempt)
-        text = codec.dumps(convert.plain(result), path="result")
-        self._settle(execution_id, call, CallStatus.COMPLETED, text)
-
-    def fail_call(
-        self, execution_id: str, call_id: int, error: BaseException | Failure | str, *, attempt: int | None = None
-    ) -> None:
-        """Let a call fail; the function's retry policy decides whether another attempt follows.
-
-        Args:
-            error: What the workflow sees: an exception of the same type, or a `RuntimeError` with this text.
-            attempt: The attempt that failed; None: the current one.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            CallNotFound: It has no such call.
-            CallEnded: The call has an outcome, or another attempt has begun.
-        """
-        call = self._open_call("failing", execution_id, call_id, attempt)
-        failure = _failure(error)
-        runtime = self.runtime
-        workflow = runtime.store.workflow(runtime.store.execution(execution_id).workflow)
-        following = runtime.planner.next_attempt(execution_id, call, failure, workflow, runtime.clock())
-        if following is not None:
-            runtime.engine.reattempt([following])
-            runtime.want_look()
-            return
-        status = CallStatus.CANCELLED if failure.kind == "cancelled" else CallStatus.FAILED
-        self._settle(execution_id, call, status, failure_text(failure))
-
-    def cancel(self, execution_id: str, reason: str | None = None, deadline_seconds: float = 60.0) -> None:
-        """Ask for the end of an execution.
-
-        One that has not begun is cancelled at once. In a running one every `await` raises a `BaseException`, which
-        `except Exception` does not see, once, so that `finally` blocks run; what has not ended by the deadline is
-        ended by force. Asking again while it is being cancelled does nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended.
-        """
-        now = self.runtime.clock()
-        before = self.runtime.store.request_cancel(
-            execution_id, reason or "cancelled on request", now + deadline_seconds, now
+    def not_ended(self, execution_id: str, timeout_seconds: float | None) -> TimeoutError:
+        """What `wait` raises after so many seconds."""
+        status = self.runtime.store.execution(execution_id).status
+        return TimeoutError(
+            f"waiting for execution {execution_id!r}: it is still {status.value} after {timeout_seconds} s"
         )
-        if before.status.is_terminal:
-            raise ExecutionEnded(f"cancelling execution {execution_id!r}: it {_ended_how(before)} already")
-        self.runtime.want_look()
+
+    # Ending
 
     def close(self) -> None:
         """Give up what this process holds and close its connections and sandboxes."""
+        self.ends.close()
         self.runtime.engine.release_all()
         self.runtime.interpreter.close()
         self.runtime.store.close()
@@ -345,91 +216,9 @@ class OrchestratorService:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Parts
+    def _over(self, execution_id: str) -> ExecutionRow | None:
+        row = self.runtime.store.execution(execution_id)
+        return row if row.status.is_terminal or row.status is ExecutionStatus.PAUSED else None
 
-    def _open_calls(self, execution_id: str) -> list[Call]:
-        rows = self.runtime.store.calls(execution_id, CallKind.FUNCTION.value)
-        return [self._as_call(execution_id, row) for row in rows if not row.status.is_terminal]
-
-    def _as_call(self, execution_id: str, row: CallRow) -> Call:
-        key = job_id_of(execution_id, row.call_id, row.attempt)
-        return Call(
-            key,
-            execution_id,
-            row.call_id,
-            row.attempt,
-            row.function,
-            row.arguments,
-            encode_envelope(key, row.function, row.arguments, self.runtime.config.signing_key, progress=row.progress),
-            row.timeout_seconds,
-            row.queue,
-            row.priority,
-            row.resources or {},
-        )
-
-    def _open_call(self, doing: str, execution_id: str, call_id: int, attempt: int | None) -> CallRow:
-        execution = self.runtime.store.execution(execution_id)
-        call = self.runtime.store.call(execution_id, call_id)
-        what = f"{doing} call {call_id!r} of execution {execution_id!r}"
-        if call is None or call.kind is not CallKind.FUNCTION:
-            raise CallNotFound(f"{what}: there is no such call; `get_pending_calls` lists those that are open")
-        if call.status.is_terminal:
-            raise CallEnded(f"{what}: it is {call.status.value} already; the outcome that came first stays")
-        if execution.status.is_terminal:
-            raise CallEnded(f"{what}: the execution is {execution.status.value} already")
-        if attempt is not None and attempt != call.attempt:
-            raise CallEnded(f"{what}: attempt {attempt} is over, attempt {call.attempt} is the current one")
-        return call
-
-    def _settle(self, execution_id: str, call: CallRow, status: CallStatus, outcome: str) -> None:
-        runtime = self.runtime
-        now = runtime.clock()
-        settlement = Settlement(execution_id, call.call_id, call.attempt, status, outcome, now)
-        result = runtime.store.commit(runtime.lease.worker, [settlement], [], [execution_id], now)
-        if result.ignored:
-            raise CallEnded(
-                f"ending call {call.call_id} of execution {execution_id!r}: another outcome came a moment earlier"
-            )
-        runtime.want_look()
-
-    @staticmethod
-    def _described(row: ExecutionRow) -> dict[str, Any]:
-        return {
-            "execution_id": row.id,
-            "workflow": row.workflow,
-            "status": row.status.value,
-            "inputs": codec.loads(row.inputs),
-            "output": codec.loads(row.output) if row.output is not None else None,
-            "error": row.error,
-            "note": row.note,
-            "created_at": row.created_at,
-            "started_at": row.started_at,
-            "ended_at": row.ended_at,
-        }
-
-
-def _checked_id(execution_id: str) -> str:
-    if not isinstance(execution_id, str) or not _ID.fullmatch(execution_id):
-        raise ValueError(
-            f"starting execution {execution_id!r}: an id is 1 to 100 letters, digits, `-` and `_`; choose another"
-        )
-    return execution_id
-
-
-def _encoded_inputs(name: str, inputs: Mapping[str, Any]) -> str:
-    try:
-        return codec.dumps(convert.plain(dict(inputs)), path="inputs")
-    except TypeError as error:
-        raise InputError(f"starting workflow {name!r}: {error}") from error
-
-
-def _ended_how(row: ExecutionRow) -> str:
-    return {"completed": "has completed", "failed": "failed", "cancelled": "was cancelled"}[row.status.value]
-
-
-def _failure(error: BaseException | Failure | str) -> Failure:
-    if isinstance(error, Failure):
-        return error
-    if isinstance(error, BaseException):
-        return user_failure(error)
-    return Failure("user", "RuntimeError", str(error), bases=("Exception", "BaseException"))
+    def _described(self, row: ExecutionRow) -> dict[str, Any]:
+        return describe(self.runtime.store, [row])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +12,14 @@ import click
 from durable_monty.cli.output import (
     FAILED,
     config_option,
+    fail,
     json_option,
     open_service,
     plain_json,
     print_json,
     print_table,
+    read_tags,
+    read_time,
     shown_time,
 )
 
@@ -26,25 +29,59 @@ if TYPE_CHECKING:
 _STATUSES = ("scheduled", "running", "waiting", "completed", "failed", "cancelled", "paused")
 _SHOWN_CALLS = 50
 _SHOWN_CHARACTERS = 60
+_LISTED = ("execution_id", "status", "created_at", "ended_at", "deadline_at", "tags", "schedule", "cursor")
 
 
 @click.command("list")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only executions with this status.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only executions with this tag.")
+@click.option("--workflow", metavar="NAME", help="Only executions of workflows with this name.")
+@click.option("--since", metavar="TIME", help="Only executions started then or later, ISO 8601.")
+@click.option("--until", metavar="TIME", help="Only executions started before then, ISO 8601.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most executions to list.")
+@click.option("--before", metavar="CURSOR", help="The next page: the cursor of the last execution of this one.")
 @json_option
 @config_option
-def list_(status: str | None, limit: int, as_json: bool, config_path: str | None) -> None:
+def list_(
+    status: str | None,
+    tags: Sequence[str],
+    workflow: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    before: str | None,
+    as_json: bool,
+    config_path: str | None,
+) -> None:
     """List executions, the newest first."""
-    found = open_service(config_path).list_executions(status, limit)
-    keys = ("execution_id", "status", "created_at", "ended_at")
+    try:
+        found = open_service(config_path).list_executions(
+            status,
+            limit,
+            tags=read_tags(tags),
+            workflow=workflow,
+            since=read_time("--since", since),
+            until=read_time("--until", until),
+            before=before,
+        )
+    except ValueError as error:
+        fail(str(error))
     if as_json:
-        print_json([{key: item[key] for key in keys} for item in found])
+        print_json([{**{key: item[key] for key in _LISTED}, "memo": plain_json(item["memo"])} for item in found])
         return
     rows = [
-        (item["execution_id"], item["status"], shown_time(item["created_at"]), shown_time(item["ended_at"]))
+        (
+            item["execution_id"],
+            item["status"],
+            shown_time(item["created_at"]),
+            shown_time(item["ended_at"]),
+            _shown_tags(item["tags"]),
+        )
         for item in found
     ]
-    print_table(("execution", "status", "created", "ended"), rows)
+    print_table(("execution", "status", "created", "ended", "tags"), rows)
+    if len(found) == limit:
+        click.echo(f"there may be more: --before {found[-1]['cursor']}", err=True)
 
 
 @click.command()
@@ -61,10 +98,11 @@ def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | No
     calls = store.calls(execution_id)
     failures = store.failed_attempts(execution_id)
     waiting = _waiting_lines(row, calls)
+    described = service.get_execution(execution_id)
     if as_json:
-        print_json(_as_json(service.get_execution(execution_id), workflow, calls, failures, waiting))
+        print_json(_as_json(described, workflow, calls, failures, waiting))
         return
-    _print_head(row, workflow)
+    _print_head(row, workflow, described["tags"])
     _print_calls(calls, show_all=show_all)
     _print_open(calls)
     _print_failures(failures)
@@ -131,6 +169,7 @@ def _as_json(
         **execution,
         "inputs": plain_json(execution["inputs"]),
         "output": plain_json(execution["output"]),
+        "memo": plain_json(execution["memo"]),
         "workflow": workflow.name,
         "calls": [
             {
@@ -160,13 +199,21 @@ def _as_json(
     }
 
 
-def _print_head(row: ExecutionRow, workflow: WorkflowRecord) -> None:
+def _print_head(row: ExecutionRow, workflow: WorkflowRecord, tags: Mapping[str, str]) -> None:
     click.echo(f"execution  {row.id}")
     click.echo(f"workflow   {workflow.name} ({workflow.filename})")
     click.echo(f"status     {row.status.value}")
     click.echo(f"created    {shown_time(row.created_at)}")
     if row.ended_at is not None:
         click.echo(f"ended      {shown_time(row.ended_at)}")
+    if row.deadline_at is not None:
+        click.echo(f"deadline   {shown_time(row.deadline_at)}")
+    if row.schedule is not None:
+        click.echo(f"schedule   {row.schedule}")
+    if tags:
+        click.echo(f"tags       {_shown_tags(tags)}")
+    if row.memo is not None:
+        click.echo(f"memo       {_short(row.memo)}")
     if row.note:
         click.echo(f"note       {row.note}")
     click.echo(f"inputs     {_short(row.inputs)}")
@@ -242,3 +289,7 @@ def _print_source(workflow: WorkflowRecord, waiting: set[int]) -> None:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def _shown_tags(tags: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in tags.items())

@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from durable_monty.service import OrchestratorService
 
 FAILED = 1
@@ -38,7 +40,7 @@ class Group(click.Group):
             sys.exit(FAILED)
 
 
-def fail(message: str, code: int = UNUSABLE) -> None:
+def fail(message: str, code: int = UNUSABLE) -> NoReturn:
     """Say what is wrong on stderr and exit."""
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
@@ -121,3 +123,28 @@ def shown_time(seconds: float | None) -> str | None:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def read_time(option: str, text: str | None) -> datetime | None:
+    """A time that somebody typed: ISO 8601; without an offset it is in the time zone of this machine."""
+    if text is None:
+        return None
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        fail(f"reading {option} {text!r}: it is no time; write it like 2026-03-01 or 2026-03-01T06:00:00+00:00")
+
+
+def read_tags(items: Sequence[str]) -> dict[str, str] | None:
+    """Tags that somebody typed as `NAME=VALUE`; None: none."""
+    tags: dict[str, str] = {}
+    for item in items:
+        name, separator, value = item.partition("=")
+        if not separator or not name:
+            fail(f"reading --tag {item!r}: write NAME=VALUE, for example --tag customer=ada")
+        if name in tags:
+            fail(f"reading --tag {item!r}: {name!r} is given twice")
+        tags[name] = value
+    return tags or None

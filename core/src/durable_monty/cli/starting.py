@@ -97,7 +97,6 @@ def _start(
         )
     except ValueError as error:
         fail(str(error))
-        raise
 
 
 def print_end(service: OrchestratorService, execution_id: str, *, resume: bool = True) -> None:

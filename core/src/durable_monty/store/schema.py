@@ -83,6 +83,8 @@ tags = Table(
     Column("execution_id", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+    # When its execution was created, so that the index on values is in the order of lists.
+    Column("created_at", Float, nullable=False),
 )
 
 signals = Table(
@@ -102,6 +104,8 @@ schedules = Table(
     Column("name", Text, primary_key=True),
     Column("workflow", Text, nullable=False),
     Column("inputs", Text, nullable=False),
+    # The input that gets the time for which an execution is started; NULL: none does.
+    Column("time_input", Text),
     Column("cron", Text),
     Column("timezone", Text, nullable=False),
     Column("interval_seconds", Float),
@@ -219,7 +223,14 @@ for _name, _columns, _unique in (
     _where = text(f"{_columns[0].name} IS NOT NULL AND {_ALIVE}")
     Index(_name, *_columns, unique=_unique, sqlite_where=_where, postgresql_where=_where)
 Index("executions_created_at", executions.c.created_at, executions.c.id)
-Index("executions_status", executions.c.status, executions.c.created_at)
+Index("executions_status", executions.c.status, executions.c.created_at, executions.c.id)
+Index("executions_workflow", executions.c.workflow, executions.c.created_at, executions.c.id)
+Index(
+    "executions_ended_at",
+    executions.c.ended_at,
+    sqlite_where=executions.c.ended_at.isnot(None),
+    postgresql_where=executions.c.ended_at.isnot(None),
+)
 Index(
     "calls_live", calls.c.execution_id, sqlite_where=calls.c.batch.is_(None), postgresql_where=calls.c.batch.is_(None)
 )
@@ -230,6 +241,8 @@ Index(
     sqlite_where=calls.c.status == "pending",
     postgresql_where=calls.c.status == "pending",
 )
+Index("tags_value", tags.c.name, tags.c.value, tags.c.created_at, tags.c.execution_id)
+Index("workflows_name", workflows.c.name)
 _where = text("status = 'pending' AND limit_key IS NULL")
 Index(
     "calls_rank",
@@ -239,7 +252,6 @@ Index(
     postgresql_where=_where,
     _table=calls,
 )
-Index("tags_value", tags.c.name, tags.c.value, tags.c.execution_id)
 Index("signals_of", signals.c.execution_id, signals.c.name, signals.c.id)
 Index("schedules_next_at", schedules.c.next_at)
 Index(

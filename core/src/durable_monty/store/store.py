@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -42,19 +44,26 @@ from durable_monty.records import (
 )
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
-from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
+from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
+from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.limits import RANK, Limits, in_order
+from durable_monty.store.listing import Listing
+from durable_monty.store.notices import tell
+from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
     call_row,
     execution_row,
-    execution_values,
     snapshot_record,
     workflow_record,
-    workflow_values,
 )
+from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
+from durable_monty.store.starting import Starting
+from durable_monty.store.steering import Steering
+from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
 
@@ -63,8 +72,8 @@ _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    # Spelt out: a list of parameters cannot be expanded in a statement that is run for many rows.
-    text("status IN ('submitting', 'submitted')"),
+    # Not `in_`: its parameters cannot be expanded in a statement that is run for many rows.
+    or_(*(calls.c.status == status for status in _AT_EXECUTOR)),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
@@ -79,6 +88,12 @@ class Store:
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
+        self.starting = Starting(self._connections)
+        self.listing = Listing(self._connections)
+        self.schedules = Schedules(self._connections)
+        self.retention = Retention(self._connections)
+        self.steering = Steering(self._connections, self._execution)
+        self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -106,6 +121,16 @@ class Store:
             return PostgresqlChanges(self._connections.engine, notified)
         return SqliteChanges(self._connections.data_version)
 
+    def watch_ends(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
+        """As `watch`, for the ends of executions, whoever brings them about."""
+        if self._connections.is_postgresql:
+            return PostgresqlChanges(self._connections.engine, notified, ENDED_CHANNEL)
+        return self.watch(notified)
+
+    def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `committed` is called after each transaction of this process that writes."""
+        return self._connections.announcing(committed)
+
     def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
         """For functions that write to this database in the transaction that records their outcome.
 
@@ -120,36 +145,11 @@ class Store:
 
     # Starting
 
-    def start(self, row: ExecutionRow, workflow: WorkflowRecord, checked_at: float | None) -> ExecutionRow | None:
-        """Store a new execution and its workflow.
-
-        Returns:
-            None, or the execution that has this id already; then nothing was stored.
-        """
-        with self._connections.write() as connection:
-            existing = connection.execute(select(executions).where(executions.c.id == row.id)).mappings().first()
-            if existing is not None:
-                return execution_row(existing)
-            self._save_workflow(connection, workflow, checked_at)
-            connection.execute(insert(executions).values(execution_values(row)))
-            self._tell(connection)
-        return None
-
     def is_checked(self, digest: str) -> bool:
         """Whether this workflow has passed the check at submit before."""
         query = select(workflows.c.checked_at).where(workflows.c.digest == digest)
         with self._connections.read() as connection:
             return connection.scalar(query) is not None
-
-    def _save_workflow(self, connection: Connection, record: WorkflowRecord, checked_at: float | None) -> None:
-        known = select(workflows.c.checked_at).where(workflows.c.digest == record.digest)
-        found = connection.execute(known).first()
-        if found is None:
-            connection.execute(_insert_or_ignore(connection, workflows).values(workflow_values(record, checked_at)))
-        elif found.checked_at is None and checked_at is not None:
-            connection.execute(
-                update(workflows).where(workflows.c.digest == record.digest).values(checked_at=checked_at)
-            )
 
     # Turns
 
@@ -175,8 +175,35 @@ class Store:
         """
         if not settlements and not turns and not wake:
             return CommitResult(frozenset(), frozenset())
-        with self._connections.write_at_once() as connection:
-            return self._commit(connection, worker, settlements, turns, wake, now)
+        blocked: set[str] = set()
+        while True:
+            recordable = [turn for turn in turns if turn.execution_id not in blocked]
+            try:
+                result = self._commit_turns(worker, settlements, recordable, {*wake, *blocked}, now)
+            except LateDelivery as late:
+                blocked |= late.executions
+            else:
+                return replace(result, stale=result.stale | blocked)
+
+    def _commit_turns(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        turns: Sequence[Turn],
+        wake: Collection[str],
+        now: float,
+    ) -> CommitResult:
+        asking = [turn for turn in turns if has_effects(turn)]
+        if not asking:
+            with self._connections.write_at_once() as connection:
+                return self._commit(connection, worker, settlements, turns, wake, now)
+        with self._connections.write() as connection:
+            result = self._commit(connection, worker, settlements, turns, wake, now)
+            recorded = [turn for turn in asking if turn.execution_id not in result.stale]
+            is_more = perform(connection, recorded, lambda digest: self._workflow(connection, digest), now)
+            if is_more:
+                tell(connection)
+            return replace(result, is_more=is_more)
 
     def claim(
         self, worker: str, now: float, limit: int, ids: Collection[str] | None = None, skip: Collection[str] = ()
@@ -213,13 +240,14 @@ class Store:
             return connection.execute(query.limit(1)).first() is not None
 
     def next_wake_at(self, now: float) -> float | None:
-        """The earliest time at which an execution, or after `now` a pending call, is due; None if there is none."""
+        """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
         due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
                 connection.scalar(due.order_by(calls.c.due_at).limit(1)),
+                self.schedules.next_at(connection),
             ]
         return min((time for time in times if time is not None), default=None)
 
@@ -240,7 +268,7 @@ class Store:
                 )
                 connection.execute(update(executions).where(mine, to_wake).values(wake_at=now))
                 connection.execute(update(executions).where(mine).values(worker=None))
-                self._tell(connection)
+                tell(connection)
 
     def record_crash(self, worker: str, execution_id: str, wake_at: float | None, note: str) -> int:
         """Count a turn that took its sandbox process down; gives up the claim.
@@ -260,28 +288,6 @@ class Store:
         )
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
-
-    def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
-        """Ask for an execution's cancellation; one that has not begun is cancelled at once.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        this = executions.c.id == execution_id
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status.is_terminal or row.cancel_deadline_at is not None:
-                return row
-            if row.version == 0 and row.worker is None:
-                values: dict[str, Any] = {"status": ExecutionStatus.CANCELLED.value, "ended_at": now, "wake_at": None}
-            else:
-                values = {"cancel_deadline_at": deadline_at, "wake_at": now}
-            connection.execute(update(executions).where(this).values(cancel_reason=reason, **values))
-            self._tell(connection)
-            return row
 
     # Calls
 
@@ -390,7 +396,7 @@ class Store:
                 .where(executions.c.worker == dead, executions.c.status.in_(_ALIVE))
                 .values(worker=None, wake_at=now, status=_status_at_rest())
             )
-            self._tell(connection)
+            tell(connection)
             return [_due_call(row) for row in connection.execute(jobs).mappings()]
 
     # Reading, for people and for a rebuild
@@ -403,22 +409,6 @@ class Store:
         """
         with self._connections.read() as connection:
             return self._execution(connection, execution_id)
-
-    def executions(
-        self, status: str | None = None, limit: int = 100, before: tuple[float, str] | None = None
-    ) -> list[ExecutionRow]:
-        """Executions, the newest first.
-
-        Args:
-            before: Only those created before this (time, id): where the previous page ended.
-        """
-        query = select(executions).order_by(executions.c.created_at.desc(), executions.c.id.desc()).limit(limit)
-        if status is not None:
-            query = query.where(executions.c.status == status)
-        if before is not None:
-            query = query.where(tuple_(executions.c.created_at, executions.c.id) < tuple_(*before))
-        with self._connections.read() as connection:
-            return [execution_row(row) for row in connection.execute(query).mappings()]
 
     def is_idle(self) -> bool:
         """Whether no execution is scheduled, running or waiting."""
@@ -520,10 +510,6 @@ class Store:
                 live[row["execution_id"]][row["call_id"]] = call_row(row)
         return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
 
-    def _tell(self, connection: Connection) -> None:
-        if self._connections.is_postgresql:
-            connection.exec_driver_sql("SELECT pg_notify(%s, '')", (commit_postgresql.CHANNEL,))
-
 
 def _snapshots() -> Select[Any]:
     """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
@@ -543,16 +529,6 @@ def _attempt(key: tuple[str, int, int]) -> dict[str, Any]:
 
 def _due_call(row: RowMapping) -> DueCall:
     return DueCall(row["execution_id"], call_row(row))
-
-
-def _insert_or_ignore(connection: Connection, table: Any) -> Any:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as upsert
-
-        return upsert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_upsert
-
-    return sqlite_upsert(table).on_conflict_do_nothing()
 
 
 def _slices(items: list[str]) -> Iterable[list[str]]:

@@ -15,28 +15,43 @@ from durable_monty.models import Heartbeat, Outcome
 
 BATCH = 1000
 GROUP = "durable-monty"
-CLAIM_AFTER_SECONDS = 30.0
-"""A reply that another worker read and did not acknowledge for so long is read again here."""
 
-# Measured with two `SimpleWorker`s, 600 replies a second: 10,000 replies take 60 reads, and a single one waits 0.4 ms.
-_LINGER_SECONDS_PER_REPLY = 0.0004
-_MAX_LINGER_SECONDS = 0.4
+# The pause before a read doubles while replies come in numbers and halves while they come one by one, so that a lone one
+# beside a thousand jobs that take long waits no longer than it must. It ends when a quarter of what is to come should be
+# there: 10,000 replies of 1,000 open jobs take some 40 reads, and the workers do not run dry meanwhile.
+_FIRST_LINGER_SECONDS = 0.005
+_MAX_LINGER_SECONDS = 1.0
+_SHARE = 0.25
+_MANY = 3
 _FORGET_CONSUMER_SECONDS = 3600
 
 
 class Results:
-    """The stream of replies, read as one consumer of a group that all workers of one database share."""
+    """The stream of replies, read as one consumer of a group that all workers of one database share.
 
-    def __init__(self, connection: redis.Redis, stream: str, consumer: str) -> None:
+    Args:
+        claim_after_seconds: A reply that another worker read and did not acknowledge for so long is read again here.
+    """
+
+    def __init__(self, connection: redis.Redis, stream: str, consumer: str, claim_after_seconds: float) -> None:
         self._connection = connection
         self._stream = stream
         self._consumer = consumer
+        self._claim_after_seconds = claim_after_seconds
         self._lock = threading.Lock()
         self._entries: dict[str, list[bytes]] = defaultdict(list)
         self._beats: dict[str, bytes] = {}
         self._has_group = False
         self._claim_at = 0.0
+        self._linger_seconds = 0.0
+        self._read_at = 0.0
         self._stopping = threading.Event()
+        self.is_drained = False
+        """Whether the last read has left nothing to read."""
+
+    def start(self) -> None:
+        """Wait again, after `stop`."""
+        self._stopping.clear()
 
     def stop(self) -> None:
         """Do not wait any more."""
@@ -49,20 +64,35 @@ class Results:
             expected: How many replies are to come. Where there are many, a pause before the read makes it one read for
                 many of them.
         """
-        self._stopping.wait(min(expected * _LINGER_SECONDS_PER_REPLY, _MAX_LINGER_SECONDS))
+        self._stopping.wait(self._linger_seconds)
+        self.is_drained = False
         try:
             self._ensure_group()
             entries = self._new(wait_seconds)
+            is_drained = len(entries) < BATCH
+            self._adapt(len(entries), expected)
             if time.monotonic() >= self._claim_at:
                 entries += self._abandoned()
-                self._claim_at = time.monotonic() + CLAIM_AFTER_SECONDS / 2
+                self._claim_at = time.monotonic() + self._claim_after_seconds / 2
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
             # Redis has lost its data; with the stream the group is gone.
             self._has_group = False
             return []
+        self.is_drained = is_drained
         return self._outcomes(entries)
+
+    def _adapt(self, count: int, expected: int) -> None:
+        """Choose the pause before the next read."""
+        seconds, self._read_at = time.monotonic() - self._read_at, time.monotonic()
+        if count < _MANY:
+            self._linger_seconds /= 2
+            return
+        until_share = _SHARE * expected * seconds / count
+        self._linger_seconds = min(
+            max(self._linger_seconds * 2, _FIRST_LINGER_SECONDS), until_share, _MAX_LINGER_SECONDS
+        )
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         """Drop the replies of these jobs from the stream; of unknown jobs there are none."""
@@ -100,7 +130,7 @@ class Results:
         start: Any = "0-0"
         while True:
             start, entries, *_ = self._connection.xautoclaim(
-                self._stream, GROUP, self._consumer, int(CLAIM_AFTER_SECONDS * 1000), start, count=BATCH
+                self._stream, GROUP, self._consumer, int(self._claim_after_seconds * 1000), start, count=BATCH
             )
             found += [entry for entry in entries if entry[1] is not None]
             if start in (b"0-0", "0-0"):

@@ -35,10 +35,25 @@ _INDEXES: tuple[tuple[str, str, list[Any], str, bool], ...] = (
     ("executions_parent", "executions", ["parent"], f"parent IS NOT NULL AND {_ALIVE}", False),
     ("executions_singleton", "executions", ["singleton_key"], f"singleton_key IS NOT NULL AND {_ALIVE}", True),
     ("executions_debounce", "executions", ["debounce_key"], f"debounce_key IS NOT NULL AND {_ALIVE}", True),
+    ("executions_ended_at", "executions", ["ended_at"], "ended_at IS NOT NULL", False),
     ("calls_told", "calls", ["execution_id", "kind", "function", "call_id"], "kind IN ('publish', 'emit')", False),
     ("calls_expiring", "calls", ["expires_at"], "expires_at IS NOT NULL", False),
     ("calls_limited", "calls", ["limit_key", "status", _RANK], f"limit_key IS NOT NULL AND {_OPEN}", False),
     ("calls_rank", "calls", ["executor", _RANK], "status = 'pending' AND limit_key IS NULL", False),
+)
+
+
+# Notifies whoever waits for the end of an execution, whatever brings it about.
+_ENDED = (
+    """
+    CREATE FUNCTION durable_monty_ended() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify('durable_monty_ended', ''); RETURN NULL; END $$
+    """,
+    """
+    CREATE TRIGGER executions_ended AFTER UPDATE OF status ON executions FOR EACH ROW
+    WHEN (NEW.status IN ('completed', 'failed', 'cancelled', 'paused') AND NEW.status <> OLD.status)
+    EXECUTE FUNCTION durable_monty_ended()
+    """,
 )
 
 
@@ -56,6 +71,7 @@ def upgrade() -> None:
         sa.Column("execution_id", sa.Text, primary_key=True),
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
     )
     op.create_table(
         "signals",
@@ -70,6 +86,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("workflow", sa.Text, nullable=False),
         sa.Column("inputs", sa.Text, nullable=False),
+        sa.Column("time_input", sa.Text),
         sa.Column("cron", sa.Text),
         sa.Column("timezone", sa.Text, nullable=False),
         sa.Column("interval_seconds", sa.Float),
@@ -90,15 +107,29 @@ def upgrade() -> None:
     for name, table, columns, condition, is_unique in _INDEXES:
         where = sa.text(condition)
         op.create_index(name, table, columns, unique=is_unique, sqlite_where=where, postgresql_where=where)
-    op.create_index("tags_value", "tags", ["name", "value", "execution_id"])
+    op.drop_index("executions_status", "executions")
+    op.create_index("executions_status", "executions", ["status", "created_at", "id"])
+    op.create_index("executions_workflow", "executions", ["workflow", "created_at", "id"])
+    op.create_index("workflows_name", "workflows", ["name"])
+    op.create_index("tags_value", "tags", ["name", "value", "created_at", "execution_id"])
     op.create_index("signals_of", "signals", ["execution_id", "name", "id"])
     op.create_index("schedules_next_at", "schedules", ["next_at"])
+    if op.get_bind().dialect.name == "postgresql":
+        for statement in _ENDED:
+            op.execute(statement)
 
 
 def downgrade() -> None:
     """Back to 0001; what the new tables and columns hold is lost."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER executions_ended ON executions")
+        op.execute("DROP FUNCTION durable_monty_ended()")
     for name, table, *_ in _INDEXES:
         op.drop_index(name, table)
+    op.drop_index("workflows_name", "workflows")
+    op.drop_index("executions_workflow", "executions")
+    op.drop_index("executions_status", "executions")
+    op.create_index("executions_status", "executions", ["status", "created_at"])
     for table in ("limits", "schedules", "signals", "tags"):
         op.drop_table(table)
     for name in ("scope", *(name for name, _ in _CALL_COLUMNS)):

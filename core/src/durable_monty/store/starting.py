@@ -1,0 +1,195 @@
+"""Storing new executions: who stands for a start, decided in the transaction that stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+
+from durable_monty.errors import StoreError
+from durable_monty.models import ExecutionStatus
+from durable_monty.records import ExecutionRow, WorkflowRecord
+from durable_monty.store.connections import Connections
+from durable_monty.store.notices import insert_or_ignore, tell
+from durable_monty.store.rows import execution_row, execution_values, workflow_values
+from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, signals, snapshots, tags, workflows
+
+IdReuse = Literal["reject", "return", "restart"]
+"""What to do with an execution id that is taken."""
+
+LIVING = tuple(status.value for status in ExecutionStatus if not status.is_terminal)
+"""Statuses of executions that have not ended; paused ones included."""
+
+_MAX_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """An execution to be stored, with its workflow.
+
+    Attributes:
+        checked_at: When the workflow passed the check at submit; None: it was not asked for.
+        id_reuse: `"restart"`: one of this id that has ended is replaced.
+        children: The workflows that it may start as children.
+    """
+
+    row: ExecutionRow
+    workflow: WorkflowRecord
+    checked_at: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    id_reuse: IdReuse | None = None
+    children: tuple[WorkflowRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What stands for a start.
+
+    Attributes:
+        execution_id: The new execution, or a living one with its singleton or debounce key.
+        existing: The execution that has had the id before; nothing was stored.
+    """
+
+    execution_id: str
+    existing: ExecutionRow | None = None
+
+
+class Starting:
+    """Starts, each one transaction."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def start(self, new: NewExecution) -> Started:
+        """Store an execution, unless its id is taken, or its key by one that stands for it."""
+        with self._connections.write() as connection:
+            # Another process may store the same id or key between the look and the insert; then it is seen at the
+            # next look.
+            for _ in range(_MAX_TRIES):
+                started = _standing_for(connection, new) or _inserted(connection, new)
+                if started is not None:
+                    return started
+        raise StoreError(
+            f"starting execution {new.row.id!r}: others have started and ended executions with its key "
+            f"{_MAX_TRIES} times in a row; try again"
+        )
+
+
+def save_workflow(connection: Connection, record: WorkflowRecord, checked_at: float | None) -> None:
+    """Store a workflow, if it is not there."""
+    known = select(workflows.c.checked_at).where(workflows.c.digest == record.digest)
+    found = connection.execute(known).first()
+    if found is None:
+        connection.execute(insert_or_ignore(connection, workflows).values(workflow_values(record, checked_at)))
+    elif found.checked_at is None and checked_at is not None:
+        connection.execute(update(workflows).where(workflows.c.digest == record.digest).values(checked_at=checked_at))
+
+
+def forget(connection: Connection, ids: list[str]) -> None:
+    """Delete executions with everything that hangs on them; their living children belong to nobody from now on."""
+    connection.execute(
+        update(executions)
+        .where(executions.c.parent.in_(ids), executions.c.status.in_(LIVING))
+        .values(parent=None, parent_call=None)
+    )
+    for table in (calls, snapshots, attempts, tags, signals):
+        connection.execute(delete(table).where(table.c.execution_id.in_(ids)))
+    connection.execute(delete(executions).where(executions.c.id.in_(ids)))
+
+
+def is_awaited() -> ColumnElement[bool]:
+    """Whether an execution is a child whose living parent has not got its end yet."""
+    parents = executions.alias("parents")
+    return (
+        select(calls.c.call_id)
+        .join(parents, parents.c.id == calls.c.execution_id)
+        .where(
+            calls.c.execution_id == executions.c.parent,
+            calls.c.call_id == executions.c.parent_call,
+            parents.c.status.in_(LIVING),
+            calls.c.status.in_(OPEN_STATUSES) | calls.c.batch.is_(None),
+        )
+        .correlate(executions)
+        .exists()
+    )
+
+
+def _standing_for(connection: Connection, new: NewExecution) -> Started | None:
+    """What was found instead of starting anything; None: nothing is in the way any more."""
+    row = new.row
+    existing = _find(connection, executions.c.id == row.id)
+    if existing is not None:
+        awaited = select(executions.c.id).where(executions.c.id == row.id, is_awaited())
+        is_replaced = (
+            new.id_reuse == "restart" and existing.status.is_terminal and connection.execute(awaited).first() is None
+        )
+        if not is_replaced:
+            return Started(row.id, existing)
+        forget(connection, [row.id])
+    if row.debounce_key is not None:
+        found = _find(connection, executions.c.debounce_key == row.debounce_key, executions.c.status.in_(LIVING))
+        if found is not None and _has_not_begun(found):
+            _postpone(connection, found, new)
+            return Started(found.id)
+        if found is not None:
+            # It has begun: the next execution with this key is another one.
+            connection.execute(update(executions).where(executions.c.id == found.id).values(debounce_key=None))
+    if row.singleton_key is not None:
+        found = _find(connection, executions.c.singleton_key == row.singleton_key, executions.c.status.in_(LIVING))
+        if found is not None:
+            return Started(found.id)
+    return None
+
+
+def _has_not_begun(row: ExecutionRow) -> bool:
+    return row.version == 0 and row.worker is None
+
+
+def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) -> None:
+    """Give an execution that has not begun what a later start asks for; a paused one stays paused."""
+    _save_workflows(connection, new)
+    values: dict[str, Any] = {
+        "workflow": new.row.workflow,
+        "inputs": new.row.inputs,
+        "memo": new.row.memo,
+        "deadline_at": new.row.deadline_at,
+    }
+    if found.status is ExecutionStatus.SCHEDULED:
+        values["wake_at"] = new.row.wake_at
+    connection.execute(update(executions).where(executions.c.id == found.id).values(values))
+    connection.execute(delete(tags).where(tags.c.execution_id == found.id))
+    _insert_tags(connection, found.id, found.created_at, new.tags)
+    tell(connection)
+
+
+def _inserted(connection: Connection, new: NewExecution) -> Started | None:
+    """The new execution; None: somebody has taken its id or its key a moment earlier."""
+    _save_workflows(connection, new)
+    statement = insert_or_ignore(connection, executions).values(execution_values(new.row))
+    if connection.execute(statement.returning(executions.c.id)).first() is None:
+        return None
+    _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
+    tell(connection)
+    return Started(new.row.id)
+
+
+def _save_workflows(connection: Connection, new: NewExecution) -> None:
+    for record in (new.workflow, *new.children):
+        save_workflow(connection, record, new.checked_at)
+
+
+def _insert_tags(connection: Connection, execution_id: str, created_at: float, values: Mapping[str, str]) -> None:
+    rows = [
+        {"execution_id": execution_id, "name": name, "value": value, "created_at": created_at}
+        for name, value in values.items()
+    ]
+    if rows:
+        connection.execute(insert(tags), rows)
+
+
+def _find(connection: Connection, *conditions: ColumnElement[bool]) -> ExecutionRow | None:
+    query = select(executions).where(*conditions).with_for_update()
+    row = connection.execute(query).mappings().first()
+    return execution_row(row) if row is not None else None
