@@ -100,7 +100,7 @@ class Deaf(Scripted):
     capabilities = Capabilities(survives_restart=True, cancel=True, poll_interval_seconds=0.01)
 
     def __init__(self):
-        super().__init__(submit=[lambda calls: [Accepted(call.job_id) for call in calls]] * 100)
+        super().__init__(submit=[lambda calls: [Accepted(call.job_id, "token") for call in calls]] * 100)
         self.cancelled = []
 
     from durable_monty.hookspecs import hookimpl
@@ -132,7 +132,8 @@ def test_a_timeout_holds_when_the_worker_that_submitted_is_gone(database_url, tm
     first.close()
     second = OrchestratorService(init_db(database_url), config)
     with second, running(Worker(second, Deaf(), poll_interval=0.05)):
-        assert second.wait(execution_id, DEADLINE_SECONDS)["output"][0]
+        found = second.wait(execution_id, DEADLINE_SECONDS)["output"]
+    assert found[0], found
 
 
 def test_waiting_in_a_queue_is_no_part_of_an_attempt(quick):
