@@ -44,8 +44,8 @@ def left_behind(tmp_path, code, functions):
     executor = Silent()
     with running(Worker(service, executor)):
         eventually(lambda: executor.submitted)
-    service.close()
     (row,) = service.runtime.store.calls(execution_id)
+    service.close()
     assert (row.status, row.token) == ("submitting", None)
     return OrchestratorService(init_db(f"sqlite:///{tmp_path / 'a.db'}", synchronous="NORMAL"), Config()), execution_id
 
