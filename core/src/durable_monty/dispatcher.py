@@ -279,9 +279,13 @@ class Dispatcher:
             if due is None:
                 log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
             elif isinstance(answer, Accepted):
-                if answer.token is not None:
-                    self._jobs.set_token(answer.job_id, answer.token)
-                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = answer.token
+                token = answer.token
+                if token is None and executor.capabilities.pushes and executor.capabilities.survives_restart:
+                    # Nobody can be asked about it later: that it was accepted must be known after a restart.
+                    token = ""
+                if token is not None:
+                    self._jobs.set_token(answer.job_id, token)
+                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = token
             elif answer.retry_after_seconds is None:
                 failure = Failure("refused", "Refused", answer.reason)
                 self._deliver(executor.name, [Outcome(answer.job_id, failure=failure)])
