@@ -91,6 +91,22 @@ def test_the_outcome_that_came_first_stays(waiting):
     assert waiting.call("e", 0).outcome == "3"
 
 
+def test_tokens_of_several_calls_are_stored_together_and_calls_put_back_together(store):
+    """As they come from an executor that was given a batch."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(3)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "first", ("e", 1, 1): "second"})
+    assert [(row.status, row.token) for row in store.calls("e")] == [
+        (CallStatus.SUBMITTED, "first"),
+        (CallStatus.SUBMITTED, "second"),
+        (CallStatus.SUBMITTING, None),
+    ]
+    store.put_back([("e", 1, 1), ("e", 2, 1), ("e", 0, 7)], NOW + 1)
+    statuses = [row.status for row in store.calls("e")]
+    assert statuses == [CallStatus.SUBMITTED, CallStatus.PENDING, CallStatus.PENDING], "and no other attempt"
+
+
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):
     following = NextAttempt("e", 0, 1, Failure("lost", "Lost", "gone"), NOW + 1, NOW, lost=1)
     assert not waiting.reattempt([following])
@@ -189,6 +205,19 @@ def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
     assert {due.row.call_id for due in waiting.claim_calls("w", "x", NOW, 2)} == {2, 3}
     assert [due.row.call_id for due in waiting.claim_calls("v", "x", NOW, 2)] == [1]
     assert waiting.claim_calls("w", "other", NOW, 2) == []
+
+
+def test_many_attempts_are_put_back_and_get_their_tokens_in_one_statement(waiting):
+    waiting.commit("w", [], [turn("e", version=1, calls=[call(n, worker="w") for n in (1, 2, 3)])], [], NOW)
+    waiting.store_tokens({("e", 1, 1): "one", ("e", 2, 1): "two"})
+    waiting.put_back([("e", 0, 1), ("e", 3, 1), ("e", 3, 2)], NOW + 1)
+    rows = {row.call_id: (row.status, row.token, row.due_at) for row in waiting.calls("e")}
+    assert rows == {
+        0: ("pending", None, NOW + 1),
+        1: ("submitted", "one", None),
+        2: ("submitted", "two", None),
+        3: ("pending", None, NOW + 1),
+    }
 
 
 def test_executions_are_listed_the_newest_first_in_pages(store):

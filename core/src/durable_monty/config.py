@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,8 +29,9 @@ from pydantic import (
 
 from durable_monty.errors import ConfigError
 from durable_monty.explain import explain, masked
+from durable_monty.functions import MAX_PRIORITY, MAX_SECONDS, normalized
 from durable_monty.plugins import available, missing_message
-from durable_monty.policies import CallPolicy, RetryPolicy
+from durable_monty.policies import CallPolicy, RetryPolicy, rate_per_second
 
 FILENAME = "durable-monty.toml"
 PREFIX = "DURABLE_MONTY_"
@@ -38,6 +40,15 @@ DEFAULT_URL = "sqlite:///durable-monty.db"
 _SHORT = {"DURABLE_MONTY_FUNCTIONS": ("functions", "allow"), "DURABLE_MONTY_SIGNING_KEY": ("security", "signing_key")}
 _NO_FILE = "the environment"
 
+
+def _checked_rate(rate: str) -> str:
+    rate_per_second(rate)
+    return rate
+
+
+Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), AfterValidator(normalized)]
+Rate = Annotated[str, AfterValidator(_checked_rate)]
 ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -64,6 +75,9 @@ class WorkerTable(Table):
     )
     poll_interval_seconds: PositiveFloat = Field(
         1.0, description="Longest wait before an idle worker looks at the database."
+    )
+    timeout_grace_seconds: float = Field(
+        5.0, ge=0, description="How long after a call's timeout the worker ends it if its executor has not."
     )
     stop_grace_seconds: float = Field(
         10.0, ge=0, description="How long running in-process functions may finish at SIGTERM."
@@ -122,10 +136,26 @@ class RetryTable(Table):
     max_delay_seconds: float = Field(60.0, ge=0)
     jitter: float = Field(0.1, ge=0, le=1)
     on: list[str] = Field(default_factory=lambda: ["Exception"], description="Names of exception types.")
+    when: DottedPath | None = Field(None, description="Path of a predicate that gets the failure.")
 
     def to_policy(self) -> RetryPolicy:
         """The same as a policy."""
         return RetryPolicy(**{**self.model_dump(), "on": tuple(self.on)})
+
+
+class InfrastructureTable(Table):
+    """Table `[infrastructure]`: the budget for attempts that were lost or could not be begun."""
+
+    attempts: PositiveInt = Field(10, description="Attempts of one call that may be lost, the last one included.")
+    first_delay_seconds: float = Field(
+        0.5, ge=0, description="Wait after the second loss; the first is not waited for."
+    )
+    factor: float = Field(2.0, ge=1, description="By which the wait grows.")
+    max_delay_seconds: float = Field(60.0, ge=0, description="Longest wait.")
+
+    def to_policy(self) -> RetryPolicy:
+        """The same as a policy."""
+        return RetryPolicy(**self.model_dump(), jitter=0.0)
 
 
 class FunctionTable(Table):
@@ -133,8 +163,15 @@ class FunctionTable(Table):
 
     executor: ExecutorName | None = None
     queue: str | None = None
-    priority: int | None = None
-    timeout_seconds: PositiveFloat | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] | None = None
+    timeout_seconds: Duration | None = None
+    total_timeout_seconds: Duration | None = None
+    heartbeat_seconds: Duration | None = None
+    concurrency: PositiveInt | None = None
+    rate: Rate | None = None
+    key: DottedPath | None = None
+    idempotent: bool | None = None
+    resources: dict[str, Any] | None = None
     retry: RetryTable | None = None
 
 
@@ -158,6 +195,7 @@ class Config(Table):
     store: StoreTable = Field(default_factory=StoreTable)
     worker: WorkerTable = Field(default_factory=WorkerTable)
     interpreter: InterpreterTable = Field(default_factory=InterpreterTable)
+    infrastructure: InfrastructureTable = Field(default_factory=InfrastructureTable)
     security: SecurityTable = Field(default_factory=SecurityTable)
     executors: dict[ExecutorName, ExecutorTable] = Field(default_factory=dict)
     routes: dict[str, ExecutorName] = Field(
@@ -191,8 +229,13 @@ class Config(Table):
             own.priority if table.priority is None else table.priority,
             own.timeout_seconds if table.timeout_seconds is None else table.timeout_seconds,
             own.retry if table.retry is None else table.retry.to_policy(),
-            own.is_idempotent,
-            own.resources,
+            own.is_idempotent if table.idempotent is None else table.idempotent,
+            own.resources if table.resources is None else table.resources,
+            table.total_timeout_seconds or own.total_timeout_seconds,
+            table.heartbeat_seconds or own.heartbeat_seconds,
+            table.concurrency or own.concurrency,
+            table.rate or own.rate,
+            table.key or own.key,
         )
 
     def executor_names(self) -> dict[str, str]:

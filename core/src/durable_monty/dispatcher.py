@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
 from durable_monty.executors import Executors
+from durable_monty.expiry import begun
 from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.limits import UNKNOWN_KEY
 from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
-from durable_monty.records import DueCall
+from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class _Breaker:
 
     def failed(self, now: float) -> float:
         """Count a failure; returns when to ask again."""
-        self.closed_at = now + min(_FIRST_PAUSE_SECONDS * 2**self.failures, _MAX_PAUSE_SECONDS)
+        self.closed_at = now + backoff_seconds(self.failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self.failures += 1
         return self.closed_at
 
@@ -52,6 +55,7 @@ class Dispatcher:
     Args:
         deliver: Takes outcomes that are known at once, such as refusals.
         signing_key: Signs envelopes.
+        grace_seconds: How long after its time limit an attempt is ended if its executor has not ended it.
         clock: The time, in seconds since the epoch.
     """
 
@@ -63,6 +67,7 @@ class Dispatcher:
         deliver: Callable[[str, Sequence[Outcome]], None],
         *,
         signing_key: bytes | None = None,
+        grace_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -70,8 +75,11 @@ class Dispatcher:
         self._jobs = jobs
         self._deliver = deliver
         self._signing_key = signing_key
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
+        self._limited_after: dict[str, str] = {}
+        self._odd = False
         self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
 
     def capacity(self) -> dict[str, int]:
@@ -93,24 +101,46 @@ class Dispatcher:
             again += [self._submit(executor, batch) for batch in _batches(group, executor.capabilities.max_batch)]
         return min((due_at for due_at in again if due_at is not None), default=None)
 
-    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str]]:
+    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str], float | None]:
         """Take pending calls for executors that have room.
 
         Returns:
-            The calls, to be submitted, and the executors that may have more.
+            The calls, to be submitted, the executors that may have more, and when a rate lets the next call begin.
         """
         calls: list[DueCall] = []
         more = set()
+        times: list[float] = []
         for name in names:
             executor = self._executors.get(name)
             room = self._room(executor) if executor is not None else 0
             if not room:
+                more.add(name)
                 continue
-            claimed = self._store.claim_calls(worker, name, self._clock(), room)
+            # Half the room each, as far as there is a use for it: neither kind waits for the other for ever.
+            self._odd = not self._odd
+            claimed = self._claim_limited(worker, name, (room + self._odd) // 2, times)
+            claimed += self._store.claim_calls(worker, name, self._clock(), room - len(claimed))
+            if len(claimed) < room:
+                claimed += self._claim_limited(worker, name, room - len(claimed), times)
             calls += claimed
             if len(claimed) == room:
                 more.add(name)
-        return calls, more
+        return calls, more, min(times, default=None)
+
+    def _claim_limited(self, worker: str, name: str, room: int, times: list[float]) -> list[DueCall]:
+        """Calls that their limits let begin; when a rate lets the next one begin is added to `times`."""
+        calls: list[DueCall] = []
+        after: str | None = self._limited_after.pop(name, "")
+        while after is not None and len(calls) < room:
+            claim = self._store.limits.claim(worker, name, self._clock(), room - len(calls), after)
+            calls += claim.calls
+            if claim.again_at is not None:
+                times.append(claim.again_at)
+            after = claim.after
+        if after:
+            # The others come first next time.
+            self._limited_after[name] = after
+        return calls
 
     def give_back(self, calls: Sequence[DueCall]) -> None:
         """Make calls `pending` again that will not be finished here, without counting an attempt."""
@@ -120,7 +150,7 @@ class Dispatcher:
         """Take on jobs of a worker that is gone.
 
         A job that its back end still has is watched; one that may never have arrived is submitted again, if that
-        cannot run it twice; the others are lost.
+        cannot run it twice, and is ambiguous otherwise. Jobs of executors that die with their worker are lost.
         """
         for name, group in _grouped(calls).items():
             executor = self._executors.get(name)
@@ -130,7 +160,7 @@ class Dispatcher:
             if not executor.capabilities.survives_restart:
                 self._report_lost(name, group)
                 continue
-            self._jobs.add(name, group)
+            self._jobs.add(name, group, is_taken_over=True)
             unsure = [due for due in group if due.row.status is CallStatus.SUBMITTING]
             if executor.capabilities.caller_ids:
                 self.submit(unsure)
@@ -155,6 +185,19 @@ class Dispatcher:
     def has_to_complete(self) -> bool:
         """Whether an executor has to be told again."""
         return bool(self._to_complete)
+
+    def cancel_in_process(self, calls: Iterable[DueCall]) -> set[str]:
+        """Stop jobs whose time is over and that run in this process; returns those that are just ending by themselves.
+
+        These are stopped before that is durable: a function may be about to commit the outcome of its call itself.
+        """
+        ending = set()
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is not None and executor.has("cancel") and not executor.capabilities.survives_restart:
+                answers = executor.cancel([Job(job_id(due), due.row.token) for due in group], force=True)
+                ending |= {key for key, is_stopped in answers.items() if not is_stopped}
+        return ending
 
     def cancel(self, calls: Iterable[DueCall]) -> None:
         """Ask executors to stop jobs whose calls have ended in the database."""
@@ -183,8 +226,9 @@ class Dispatcher:
         # Remembered before they are submitted: an outcome may come before `submit` returns.
         self._jobs.add(executor.name, batch)
         sendable = [due for due in batch if self._fits(executor, due)]
+        self._arm(executor, sendable)
         try:
-            answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
+            answers = executor.submit([self._call(executor, due) for due in sendable]) if sendable else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
@@ -225,21 +269,34 @@ class Dispatcher:
             self._store.store_tokens(tokens)
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
+    def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
+        """Start the time limits of calls whose executor cannot tell when they begin."""
+        if executor.capabilities.heartbeats:
+            return
+        at = self._clock() + executor.capabilities.start_delay_seconds
+        limited = [due for due in batch if due.row.timeout_seconds is not None]
+        self._store.times.arm([(due, begun(due.row, at, self._grace_seconds)) for due in limited])
+
     def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
-        limit = executor.capabilities.max_payload_bytes
-        size = len(due.row.arguments.encode()) if limit is not None else 0
-        if limit is None or size <= limit:
+        """Whether the executor can run the call at all; one that it cannot is refused."""
+        reason = _unfit(executor, due.row)
+        if reason is None:
             return True
-        message = (
-            f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
-            "to the data instead"
-        )
-        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", "PayloadTooLarge", message))])
+        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", *reason))])
         return False
 
-    def _call(self, due: DueCall) -> Call:
+    def _call(self, executor: LoadedExecutor, due: DueCall) -> Call:
         row = due.row
         key = job_id(due)
+        has_times = row.timeout_seconds is not None or bool((row.policy or {}).get("heartbeat_seconds"))
+        envelope = encode_envelope(
+            key,
+            row.function,
+            row.arguments,
+            self._signing_key,
+            progress=row.progress,
+            is_watched=has_times and executor.capabilities.heartbeats,
+        )
         return Call(
             key,
             due.execution_id,
@@ -247,7 +304,7 @@ class Dispatcher:
             row.attempt,
             row.function,
             row.arguments,
-            encode_envelope(key, row.function, row.arguments, self._signing_key),
+            envelope,
             row.timeout_seconds,
             row.queue,
             row.priority,
@@ -272,10 +329,16 @@ class Dispatcher:
         absent = [due for due in calls if found.get(job_id(due)) == "absent"]
         unknown = [due for due in calls if found.get(job_id(due), "unknown") == "unknown"]
         self.submit(absent)
-        self._report_lost(executor.name, unknown)
+        failure = Failure(
+            "ambiguous",
+            "Ambiguous",
+            "the worker that was about to start it, or had just started it, is gone, and its executor cannot tell "
+            "which; declare the function idempotent=True if it may run twice",
+        )
+        self._deliver(executor.name, [Outcome(job_id(due), failure=failure) for due in unknown])
 
     def _report_lost(self, executor: str, calls: Iterable[DueCall]) -> None:
-        failure = Failure("lost", "Lost", "the worker that ran it, or was about to submit it, is gone")
+        failure = Failure("lost", "Lost", "the worker that ran it, or was about to run it, is gone")
         self._deliver(executor, [Outcome(job_id(due), failure=failure) for due in calls])
 
     def _complete(
@@ -293,6 +356,25 @@ class Dispatcher:
             return
         for job, _ in batch:
             waiting.pop(job.job_id, None)
+
+
+def _unfit(executor: LoadedExecutor, row: CallRow) -> tuple[str, str] | None:
+    """Why the executor cannot run the call: a type and a message."""
+    if row.limit_key is not None and row.limit_key.startswith(UNKNOWN_KEY):
+        return "NoLimitKey", row.limit_key.removeprefix(UNKNOWN_KEY)
+    if (row.policy or {}).get("heartbeat_seconds") is not None and not executor.capabilities.heartbeats:
+        return "NoHeartbeats", (
+            f"{row.function!r} has heartbeat_seconds, and executor {executor.name!r} carries no heartbeats; choose another "
+            "executor for it, or give it timeout_seconds instead"
+        )
+    limit = executor.capabilities.max_payload_bytes
+    size = len(row.arguments.encode()) if limit is not None else 0
+    if limit is None or size <= limit:
+        return None
+    return "PayloadTooLarge", (
+        f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
+        "to the data instead"
+    )
 
 
 def _grouped(calls: Iterable[DueCall]) -> dict[str, list[DueCall]]:

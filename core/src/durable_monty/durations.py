@@ -12,6 +12,12 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 
 
+def backoff_seconds(failures: int, first_seconds: float, max_seconds: float) -> float:
+    """How long to leave something alone that has failed: doubled with each failure before, up to a bound."""
+    # An outage may be long: the power is bounded, not only what comes of it.
+    return float(min(first_seconds * 2 ** min(failures, 60), max_seconds))
+
+
 def checked_seconds(doing: str, name: str, value: object, *, allow_zero: bool = False) -> float:
     """A duration as it was given.
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from durable_monty.errors import StoreError
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
-from durable_monty.models import CallStatus, Failure, job_id_of
+from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.planning import Planner
-from durable_monty.records import CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
+from durable_monty.records import CallKind, CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
 from durable_monty.store import Store, failure_text
 from durable_monty.turns import TurnRunner
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
+CANCEL_DEADLINE_SECONDS = 60.0
+"""How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
 _CRASH_DELAY_SECONDS = 1.0
 
 
@@ -171,8 +173,14 @@ class Engine:
         extra: list[Settlement] = []
         turns: list[Turn] = []
         touched: list[Held] = []
+        fresh: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
+            if held is not None and held.is_late(item):
+                # Not to the store: what a turn delivers now may be what this call ended with, and one commit says one
+                # thing about a call.
+                continue
+            fresh.append(item)
             if held is not None:
                 held.settle(item)
         for execution_id in ids:
@@ -180,12 +188,39 @@ class Engine:
             if held is None:
                 continue
             touched.append(held)
+            self._note_deadline(held, now)
             extra += self._settle_due(held, now)
             turn = self._turn(held, now, capacity)
             if turn is not None:
                 turns.append(turn)
+                extra += turn.settlements
+                if turn.status.is_terminal and held.row.parent_call is not None:
+                    extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        return self._commit([*settlements, *extra], turns, touched, now)
+        advanced = self._commit([*fresh, *extra], turns, touched, now)
+        advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
+        return advanced
+
+    def close_children(self) -> None:
+        """Ask for the cancellation of children that are to end with their parent, or with the call for them.
+
+        Raises:
+            StoreError: As `advance`.
+        """
+        for execution_id in self._store.steering.children_to_cancel():
+            now = self._clock()
+            self._store.steering.request_cancel(
+                execution_id, "its parent has ended", now + CANCEL_DEADLINE_SECONDS, now
+            )
+
+    def _note_deadline(self, held: Held, now: float) -> None:
+        """Turn a deadline that has passed into a cancellation."""
+        row = held.row
+        if row.deadline_at is None or row.deadline_at > now or row.cancel_deadline_at is not None:
+            return
+        reason = f"its deadline of {round(row.deadline_at - row.created_at, 3):g} s has passed"
+        self._store.steering.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
+        row.cancel_deadline_at, row.cancel_reason, row.wake_at = now + CANCEL_DEADLINE_SECONDS, reason, now
 
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
         try:
@@ -210,7 +245,7 @@ class Engine:
         self._store.record_crash(self._worker, held.row.id, retry_at, note)
 
     def _settle_due(self, held: Held, now: float) -> list[Settlement]:
-        """End timers whose time has come, and every open call if a cancellation is to enter the workflow."""
+        """End what waits for a time that has come, and every open call if a cancellation is to enter the workflow."""
         settlements = []
         if held.is_cancelling:
             reason = held.row.cancel_reason or "the execution was cancelled"
@@ -220,8 +255,8 @@ class Engine:
                 held.cancelled_jobs.append(DueCall(held.row.id, call))
         else:
             settlements = [
-                _settlement(held.row, call, CallStatus.COMPLETED, "null", now)
-                for call in held.timers
+                _due_settlement(held.row, call, now)
+                for call in held.timed
                 if call.due_at is not None and call.due_at <= now
             ]
         for item in settlements:
@@ -231,9 +266,13 @@ class Engine:
     def _commit(
         self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], now: float
     ) -> Advanced:
+        parents = {item.execution_id for item in settlements if item.requires is not None}
         foreign = {item.execution_id for item in settlements if item.execution_id not in self._held}
+        for turn in turns:
+            if turn.execution_id in parents and not turn.status.is_terminal:
+                turn.wake_at = now
         try:
-            result = self._store.commit(self._worker, settlements, turns, foreign, now)
+            result = self._store.commit(self._worker, settlements, turns, foreign | parents, now)
         except StoreError:
             # What is in memory may be ahead of the database or behind it; the database decides.
             for held in touched:
@@ -252,7 +291,15 @@ class Engine:
         for turn in turns:
             if turn.execution_id not in result.stale:
                 self._after(turn, advanced)
+        advanced.is_busy = result.is_more or bool(parents)
+        if any(turn.status.is_terminal or turn.settlements for turn in turns):
+            self._close_children_of(touched)
         return advanced
+
+    def _close_children_of(self, touched: Sequence[Held]) -> None:
+        """See at once to children whose parent or call may just have ended; `close_children` would find them later."""
+        if any(held.workflow.children for held in touched):
+            self.close_children()
 
     def _after(self, turn: Turn, advanced: Advanced) -> None:
         """Bring what is held in line with the turn that has just become durable."""
@@ -270,6 +317,29 @@ class Engine:
         held.apply(turn)
         if not turn.is_kept:
             self._held.drop(turn.execution_id)
+
+
+def _end_of_child(row: ExecutionRow, turn: Turn) -> Settlement:
+    """The outcome of the parent's call that waits for this execution, which ends with this turn."""
+    assert row.parent is not None
+    assert row.parent_call is not None
+    if turn.status is ExecutionStatus.COMPLETED:
+        status, outcome = CallStatus.COMPLETED, turn.output or "null"
+    else:
+        # A child that was cancelled is an ordinary failure to its parent, which was not.
+        cancelled = Failure(
+            "user", "RuntimeError", f"child {row.id!r} was cancelled: {turn.error}", bases=("Exception",)
+        )
+        status, outcome = CallStatus.FAILED, failure_text(turn.failure or cancelled)
+    return Settlement(row.parent, row.parent_call, 1, status, outcome, turn.at, requires=row.id)
+
+
+def _due_settlement(row: ExecutionRow, call: CallRow, now: float) -> Settlement:
+    if call.kind is CallKind.TIMER:
+        return _settlement(row, call, CallStatus.COMPLETED, "null", now)
+    seconds = (call.due_at or now) - call.created_at
+    failure = Failure("timeout", "TimeoutError", f"no signal {call.function!r} within {seconds:g} s")
+    return _settlement(row, call, CallStatus.FAILED, failure_text(failure), now)
 
 
 def _settlement(row: ExecutionRow, call: CallRow, status: CallStatus, outcome: str, now: float) -> Settlement:

@@ -21,6 +21,7 @@
     ├── ExecutionNotEnded      ValueError    a result was asked for too early
     ├── ExecutionFailed        ValueError    the result of an execution that has none
     ├── ExecutionEnded         ValueError    too late for what was asked
+    ├── SignalRefused      TypeError     a signal whose payload is not of the type that is waited for
     ├── CallNotFound           ValueError    no such call in that execution
     └── CallEnded              ValueError    a result for a call that has already ended
 
@@ -149,6 +150,10 @@ class ExecutionFailed(DurableMontyError, ValueError):
 
 class ExecutionEnded(DurableMontyError, ValueError):
     """The execution has ended, so it cannot be cancelled or signalled any more."""
+
+
+class SignalRefused(DurableMontyError, TypeError):
+    """The execution waits for this signal with a payload of another type."""
 
 
 class ScheduleError(DurableMontyError, ValueError):

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable_monty import plugins
+from durable_monty.durations import backoff_seconds
 from durable_monty.errors import ConfigError, PluginError
 from durable_monty.hookspecs import ExecutorContext
 from durable_monty.loaded import LoadedExecutor
-from durable_monty.models import Outcome
+from durable_monty.models import Heartbeat, Outcome
+from durable_monty.remote import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +31,23 @@ class Executors:
         deliver: Takes the outcomes that an executor tells of by itself, with the executor's name.
         loaded: Told of each executor once, when it is ready.
         is_signed: Whether envelopes are signed.
+        transaction: Makes the transaction of a job whose function runs in this process.
     """
 
     def __init__(
         self,
         plugin_of: PluginOf,
-        deliver: Callable[[str, Sequence[Outcome]], None],
+        deliver: Callable[[str, Sequence[Outcome | Heartbeat]], None],
         loaded: Callable[[LoadedExecutor], None],
         *,
         is_signed: bool = False,
+        transaction: Callable[[str], Transaction] | None = None,
     ) -> None:
         self._plugin_of = plugin_of
         self._deliver = deliver
         self._tell_loaded = loaded
         self._is_signed = is_signed
+        self._transaction = transaction
         self._loaded: dict[str, LoadedExecutor] = {}
         self._broken: set[str] = set()
         # Executors that could not start, and when they are started again.
@@ -103,11 +108,12 @@ class Executors:
             lambda outcomes: self._deliver(name, outcomes),
             logging.getLogger(f"durable_monty.executors.{name}"),
             self._is_signed,
+            self._transaction,
         )
         try:
             executor.start(context)
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
-            pause = min(_FIRST_PAUSE_SECONDS * 2**failures, _MAX_PAUSE_SECONDS)
+            pause = backoff_seconds(failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
             log.warning(
                 "executor did not start, its calls wait: %s: %s", type(error).__name__, error, extra={"executor": name}
             )

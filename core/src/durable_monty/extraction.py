@@ -63,6 +63,7 @@ class Extracted:
         lines: The text, with the number of each line in the user's file.
         functions: Host functions by the name that the source uses.
         flow: Helpers of `durable_monty.flow` by the name that the source uses.
+        workflows: Other workflows by the name that the source uses.
     """
 
     filename: str
@@ -71,6 +72,7 @@ class Extracted:
     lines: list[tuple[str, int]] = field(default_factory=list)
     functions: dict[str, Function[Any]] = field(default_factory=dict)
     flow: dict[str, str] = field(default_factory=dict)
+    workflows: dict[str, Workflow[..., Any]] = field(default_factory=dict)
 
 
 def extract(workflow: Workflow[..., Any], given: Mapping[str, Function[Any]]) -> Extracted:
@@ -140,7 +142,7 @@ class _Extraction:
 
     def _take(self, name: str, user: ast.AST) -> None:
         """Make a name that is used, but not defined there, available."""
-        if name in self._taken or name in self._out.functions or name in self._out.flow:
+        if name in self._taken or name in self._out.functions or name in self._out.flow or name in self._out.workflows:
             return
         value = self._namespace.get(name, _MISSING)
         if name in self._given:
@@ -148,9 +150,7 @@ class _Extraction:
         elif isinstance(value, Function):
             self._out.functions[name] = value
         elif isinstance(value, Workflow):
-            self._refuse(
-                name, user, "it is a workflow; call its host functions, or start it as an execution of its own"
-            )
+            self._take_workflow(name, value, user)
         elif name in self._bindings:
             self._take_binding(name, self._bindings[name], user)
         elif value is not _MISSING:
@@ -158,6 +158,15 @@ class _Extraction:
         elif not hasattr(builtins, name):
             # Nobody defines it: the check at submit says so, or the workflow raises NameError.
             return
+
+    def _take_workflow(self, name: str, value: Workflow[..., Any], user: ast.AST) -> None:
+        called = any(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+            for node in ast.walk(user)
+        )
+        if called:
+            self._refuse(name, user, f"it is a workflow; start it as a child: `await child({name}, inputs={{...}})`")
+        self._out.workflows[name] = value
 
     def _take_binding(self, name: str, nodes: Sequence[ast.AST], user: ast.AST) -> None:
         node = nodes[-1]

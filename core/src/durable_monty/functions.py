@@ -10,20 +10,24 @@ import fnmatch
 import functools
 import importlib
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, overload
 
 from durable_monty.errors import FunctionError, FunctionNotFound, FunctionRefused
-from durable_monty.policies import CallPolicy, RetryPolicy
+from durable_monty.policies import CallPolicy, RetryPolicy, rate_per_second
 
 P = ParamSpec("P")
 
 ALLOW_VARIABLE = "DURABLE_MONTY_FUNCTIONS"
+MAX_SECONDS = 100 * 366 * 86400.0
+"""No duration is longer than a hundred years."""
+MAX_PRIORITY = 1000
 
 workflow_mode: ContextVar[bool] = ContextVar("workflow_mode", default=False)
 """Whether a `@workflow` function is being run as ordinary Python, under asyncio."""
@@ -41,8 +45,11 @@ class Retry:
         factor: What each wait is multiplied by to get the next.
         max_delay_seconds: No wait is longer.
         jitter: Each wait is varied by up to this part of itself, at random; between 0 and 1.
-        on: Exception types, compared by name with the type that was raised and its bases. A timeout counts as
-            `TimeoutError`.
+        on: Exception types or their names, compared by name with the type that was raised and its bases. A timeout
+            counts as `TimeoutError`.
+        when: A function that gets the `Failure` and has the last word: another attempt follows only if it returns
+            something true. It is called in the worker: a function of a module, or its dotted path. One that cannot be
+            found or raises counts as no.
 
     Raises:
         ValueError: A number is out of its range.
@@ -53,14 +60,20 @@ class Retry:
     factor: float = 2.0
     max_delay_seconds: float = 60.0
     jitter: float = 0.1
-    on: tuple[type[BaseException], ...] = (Exception,)
+    on: tuple[type[BaseException] | str, ...] = (Exception,)
+    when: Callable[[Any], object] | str | None = None
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.attempts, int) and self.attempts >= 1, "Retry attempts", self.attempts, "at least 1")
-        _require(self.first_delay_seconds >= 0, "Retry first_delay_seconds", self.first_delay_seconds, "at least 0")
-        _require(self.factor >= 1, "Retry factor", self.factor, "at least 1")
-        _require(self.max_delay_seconds >= 0, "Retry max_delay_seconds", self.max_delay_seconds, "at least 0")
-        _require(0 <= self.jitter <= 1, "Retry jitter", self.jitter, "between 0 and 1")
+        _require(_is_whole(self.attempts) and self.attempts >= 1, "Retry attempts", self.attempts, "at least 1")
+        for name in ("first_delay_seconds", "max_delay_seconds"):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value <= MAX_SECONDS, f"Retry {name}", value, "between 0 and 100 years")
+        _require(_is_number(self.factor) and self.factor >= 1, "Retry factor", self.factor, "a number of at least 1")
+        _require(_is_number(self.jitter) and 0 <= self.jitter <= 1, "Retry jitter", self.jitter, "between 0 and 1")
+        is_types = isinstance(self.on, tuple | list) and all(map(_is_exception_type, self.on))
+        _require(is_types, "Retry on", self.on, "a tuple of exception types or their names")
+        is_predicate = self.when is None or callable(self.when) or _is_path(self.when)
+        _require(is_predicate, "Retry when", self.when, "a function that takes a Failure, or its dotted path")
 
     def to_policy(self) -> RetryPolicy:
         """The same, as it is stored: exception types by name."""
@@ -70,7 +83,8 @@ class Retry:
             self.factor,
             self.max_delay_seconds,
             self.jitter,
-            tuple(kind.__name__ for kind in self.on),
+            tuple(kind if isinstance(kind, str) else kind.__name__ for kind in self.on),
+            None if self.when is None else stored_name(self.when),
         )
 
 
@@ -81,9 +95,18 @@ class FunctionOptions:
     Attributes:
         retry: When a failed attempt is followed by another; None: never.
         timeout_seconds: How long one attempt may run; None: as long as it likes.
+        total_timeout_seconds: How long the call may take in all: attempts, waits between them, waits for a limit.
+        heartbeat_seconds: How long an attempt may run without `current_call().heartbeat()`; after that it is taken for
+            dead and is followed by another.
         executor: The name of the executor that runs it; None: what the configuration says.
         queue: The queue of that executor; None: its own.
-        priority: Larger is sooner, where the executor has priorities.
+        priority: Larger is sooner, from -1000 to 1000. Among calls that wait for room, each minute of waiting weighs
+            as much as 1, so that nothing waits for ever.
+        concurrency: Most attempts that run at the same time, over all workers; one count per `key`.
+        rate: Most attempts that begin, over all workers: `"50/s"`, `"10/m"`, `"100/h"`, evenly spread; one count per
+            `key`.
+        key: What `concurrency` and `rate` are counted by: a function that takes the call's arguments, called in the
+            worker, or its dotted path; None: all calls of the function share one count.
         blocking: Called without `await` in a workflow; the whole workflow waits meanwhile.
         idempotent: Running it twice does no harm.
         resources: What a machine must have to run it, in the executor's own words.
@@ -91,18 +114,43 @@ class FunctionOptions:
 
     retry: Retry | None = None
     timeout_seconds: float | None = None
+    total_timeout_seconds: float | None = None
+    heartbeat_seconds: float | None = None
     executor: str | None = None
     queue: str | None = None
     priority: int = 0
+    concurrency: int | None = None
+    rate: str | None = None
+    key: Callable[..., Any] | str | None = None
     blocking: bool = False
     idempotent: bool = False
     resources: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout_seconds is not None:
-            _require(self.timeout_seconds > 0, "@function timeout_seconds", self.timeout_seconds, "more than 0")
+        for name in ("timeout_seconds", "total_timeout_seconds", "heartbeat_seconds"):
+            value = getattr(self, name)
+            is_duration = value is None or (_is_number(value) and 0 < value <= MAX_SECONDS)
+            _require(is_duration, f"@function {name}", value, "more than 0 and at most 100 years")
+        for name in ("executor", "queue"):
+            value = getattr(self, name)
+            _require(value is None or (isinstance(value, str) and value != ""), f"@function {name}", value, "a name")
+        is_priority = _is_whole(self.priority) and abs(self.priority) <= MAX_PRIORITY
+        _require(
+            is_priority, "@function priority", self.priority, f"a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        )
+        is_count = self.concurrency is None or (_is_whole(self.concurrency) and self.concurrency >= 1)
+        _require(is_count, "@function concurrency", self.concurrency, "a whole number of at least 1")
+        if self.rate is not None:
+            try:
+                rate_per_second(self.rate)
+            except ValueError as error:
+                raise ValueError(f"@function {error}") from None
+        is_key = self.key is None or callable(self.key) or _is_path(self.key)
+        _require(is_key, "@function key", self.key, "a function that takes the call's arguments, or its dotted path")
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise ValueError(f"@function retry is {self.retry!r}; write for example retry=Retry(attempts=3)")
+        is_mapping = self.resources is None or isinstance(self.resources, Mapping)
+        _require(is_mapping, "@function resources", self.resources, "a mapping")
 
     def to_policy(self) -> CallPolicy:
         """The same, as it is stored with a workflow."""
@@ -114,7 +162,35 @@ class FunctionOptions:
             self.retry.to_policy() if self.retry else None,
             self.idempotent,
             dict(self.resources) if self.resources else None,
+            self.total_timeout_seconds,
+            self.heartbeat_seconds,
+            self.concurrency,
+            self.rate,
+            None if self.key is None else stored_name(self.key),
         )
+
+
+def stored_name(item: Callable[..., Any] | str) -> str:
+    """The name under which a predicate or a key function is stored; one without a path is found by its owner."""
+    if isinstance(item, str):
+        return normalized(item)
+    return f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', type(item).__qualname__)}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "." in normalized(value) and all(normalized(value).split("."))
+
+
+def _is_exception_type(item: object) -> bool:
+    return (isinstance(item, type) and issubclass(item, BaseException)) or (isinstance(item, str) and item != "")
 
 
 def _require(is_met: bool, what: str, found: object, wanted: str) -> None:
@@ -175,9 +251,14 @@ def function(
     *,
     retry: Retry | None = None,
     timeout_seconds: float | None = None,
+    total_timeout_seconds: float | None = None,
+    heartbeat_seconds: float | None = None,
     executor: str | None = None,
     queue: str | None = None,
     priority: int = 0,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    key: Callable[..., Any] | str | None = None,
     blocking: bool = False,
     idempotent: bool = False,
     resources: Mapping[str, Any] | None = None,
@@ -380,17 +461,54 @@ class CurrentCall:
     Attributes:
         attempt: Which try this is; the first is 1.
         idempotency_key: The same for every attempt; hand it to services that accept one.
+        progress: What the last heartbeat of the attempt before reported, or None.
     """
 
     execution_id: str
     call_id: int
     attempt: int
     job_id: str
+    progress: Any = None
+    _beat: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+    _connect: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
         """`<execution_id>-<call_id>`."""
         return f"{self.execution_id}-{self.call_id}"
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """Tell the worker that this attempt is alive, and how far it has come.
+
+        Cheap: a few messages a second go out at most, the last one always. Where the executor carries none, nothing
+        happens.
+
+        Args:
+            progress: What the next attempt, should this one die, gets as `current_call().progress`, and what `show`
+                shows; None: as before.
+
+        Raises:
+            EncodeError: The progress cannot be carried.
+        """
+        if self._beat is not None:
+            self._beat(progress)
+
+    @property
+    def connection(self) -> Any:
+        """A connection to the database of the executions, an SQLAlchemy `Connection` inside a transaction.
+
+        What the function does on it and the outcome of this call become durable together, when the function has
+        returned, or not at all: if it raises, or if the attempt comes too late. Do not commit it.
+
+        Raises:
+            RuntimeError: The function does not run in the worker's own process, or the database is in memory.
+        """
+        if self._connect is None:
+            raise RuntimeError(
+                f"current_call().connection in {self.job_id!r}: the database is not in reach here; run the function on "
+                'the local executor, mode "thread" or "inline", or make it idempotent by current_call().idempotency_key'
+            )
+        return self._connect()
 
 
 current: ContextVar[CurrentCall | None] = ContextVar("current_call", default=None)

@@ -27,6 +27,7 @@ class Held:
     Attributes:
         row: The execution as the last turn left it.
         open: Calls whose outcome is not known, by call id.
+        channels: Those of them that wait for another task of the workflow, by call id.
         undelivered: Calls that have ended and whose outcome has not entered the sandbox, in the order in which they
             ended.
         delivered: Calls whose outcome has entered the live sandbox, which no turn has made durable yet; in order.
@@ -39,8 +40,10 @@ class Held:
     """
 
     __slots__ = (
-        "_timers",
+        "_functions",
+        "_timed",
         "cancelled_jobs",
+        "channels",
         "delivered",
         "ended_elsewhere",
         "next_batch",
@@ -65,7 +68,9 @@ class Held:
         self.delivered: dict[int, CallRow] = {}
         self.unsaved: dict[int, Delivery] = {}
         # Apart from the open calls, because they are looked at in every turn and may be few among many.
-        self._timers: dict[int, CallRow] = {}
+        self._timed: dict[int, CallRow] = {}
+        self._functions: set[int] = set()
+        self.channels: dict[int, CallRow] = {}
         self.next_batch = claimed.row.next_batch
         self.cancelled_jobs: list[DueCall] = []
         self.ended_elsewhere: list[CallRow] = []
@@ -91,20 +96,27 @@ class Held:
     @property
     def waits_for_function(self) -> bool:
         """Whether a call of a host function is open."""
-        return len(self.open) > len(self._timers)
+        return bool(self._functions)
 
     @property
-    def timers(self) -> list[CallRow]:
-        """The open timers."""
-        return list(self._timers.values())
+    def timed(self) -> list[CallRow]:
+        """The open calls that end by themselves at their due time: timers, and signals with a timeout."""
+        return list(self._timed.values())
+
+    def is_late(self, item: Settlement) -> bool:
+        """Whether the call is known to have ended, or to be at a later attempt."""
+        call = self.open.get(item.call_id)
+        return call is None or item.attempt < call.attempt
 
     def settle(self, item: Settlement) -> None:
-        """Take an outcome into the copy; a late one is left to the store to refuse."""
+        """Take an outcome into the copy; one of an attempt that is not known here is left to the store."""
         call = self.open.get(item.call_id)
         if call is None or call.attempt != item.attempt:
             return
         del self.open[item.call_id]
-        self._timers.pop(item.call_id, None)
+        self._timed.pop(item.call_id, None)
+        self.channels.pop(item.call_id, None)
+        self._functions.discard(item.call_id)
         call.status, call.outcome, call.ended_at = item.status, item.outcome, item.ended_at
         self.undelivered[item.call_id] = call
 
@@ -135,14 +147,18 @@ class Held:
         self.row.crashes = 0
         self.unsaved.clear()
         self.delivered.clear()
+        for call_id, scope in turn.rescoped.items():
+            known = self.open.get(call_id) or self.undelivered.get(call_id)
+            if known is not None:
+                known.scope = scope
         for call in turn.calls:
-            if call.kind is not CallKind.CLOCK:
+            if call.batch is None:
                 self._add(call)
         if turn.snapshot is not None:
             self.snapshot = turn.snapshot if len(turn.snapshot.data) <= MAX_KEPT_STATE_BYTES else None
 
     def take_cancelled_jobs(self) -> list[DueCall]:
-        """The function calls that a cancellation ended; each is returned once."""
+        """The function calls that a cancellation or a lost race ended; each is returned once."""
         jobs, self.cancelled_jobs = self.cancelled_jobs, []
         return [job for job in jobs if job.row.kind is CallKind.FUNCTION]
 
@@ -163,7 +179,8 @@ class Held:
 
     def _take(self, live: Mapping[int, CallRow]) -> None:
         """Replace the copy of the calls by what the store has."""
-        self.open, self._timers, self.undelivered = {}, {}, {}
+        self.open, self.undelivered = {}, {}
+        self._timed, self.channels, self._functions = {}, {}, set()
         for call in live.values():
             if call.call_id not in self.unsaved:
                 self._add(call)
@@ -174,8 +191,12 @@ class Held:
             self.ended_elsewhere.append(call)
             return
         self.open[call.call_id] = call
-        if call.kind is CallKind.TIMER:
-            self._timers[call.call_id] = call
+        if call.kind is CallKind.FUNCTION:
+            self._functions.add(call.call_id)
+        elif call.kind is CallKind.CHANNEL:
+            self.channels[call.call_id] = call
+        elif call.due_at is not None:
+            self._timed[call.call_id] = call
 
 
 class HeldExecutions:

@@ -6,14 +6,17 @@ machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from random import Random
 from typing import Any
 
 from durable_monty.models import Failure
 
 DEFAULT_ON = ("Exception",)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class RetryPolicy:
     Attributes:
         attempts: Most attempts, the first included.
         on: Names of exception types; a failure counts if its type or one of its bases is among them.
+        when: Path of the predicate that has the last word, or None.
     """
 
     attempts: int = 1
@@ -34,10 +38,14 @@ class RetryPolicy:
     max_delay_seconds: float = 60.0
     jitter: float = 0.1
     on: tuple[str, ...] = DEFAULT_ON
+    when: str | None = None
 
     def delay_seconds(self, attempt: int, random: Random) -> float:
         """Seconds to wait after this attempt has failed; the first attempt is 1."""
-        delay = min(self.first_delay_seconds * self.factor ** (attempt - 1), self.max_delay_seconds)
+        try:
+            delay = min(self.first_delay_seconds * self.factor ** (attempt - 1), self.max_delay_seconds)
+        except OverflowError:
+            delay = self.max_delay_seconds
         return max(delay * (1 + random.uniform(-self.jitter, self.jitter)), 0.0)
 
     def allows(self, failure: Failure, attempt: int) -> bool:
@@ -52,7 +60,16 @@ NO_RETRY = RetryPolicy()
 
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
-    """What a function asks of its calls; None where it leaves the choice to the configuration."""
+    """What a function asks of its calls; None where it leaves the choice to the configuration.
+
+    Attributes:
+        total_timeout_seconds: How long the call may take over all attempts and the waits between them.
+        heartbeat_seconds: How long a running attempt may be silent.
+        concurrency: Most attempts of one key at the same time, over all workers.
+        rate: Most attempts of one key that begin in a stretch of time, over all workers, such as `50/s`.
+        key: Path of the function that tells a call's key; None: all calls of the function share one.
+        key_value: The key itself, where one call names it.
+    """
 
     executor: str | None = None
     queue: str | None = None
@@ -61,6 +78,24 @@ class CallPolicy:
     retry: RetryPolicy | None = None
     is_idempotent: bool = False
     resources: Mapping[str, Any] | None = None
+    total_timeout_seconds: float | None = None
+    heartbeat_seconds: float | None = None
+    concurrency: int | None = None
+    rate: str | None = None
+    key: str | None = None
+    key_value: str | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether its calls wait for each other."""
+        return self.concurrency is not None or self.rate is not None
+
+    def overridden(self, values: Mapping[str, Any]) -> CallPolicy:
+        """The policy with what one call asks for; `values` is like what `to_dict` gives."""
+        changes = {name: value for name, value in values.items() if name in _FIELDS}
+        if changes.get("retry") is not None:
+            changes["retry"] = _retry(changes["retry"])
+        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """For storing: what differs from the defaults."""
@@ -74,6 +109,29 @@ class CallPolicy:
     def from_dict(cls, values: Mapping[str, Any]) -> CallPolicy:
         """What `to_dict` gave."""
         retry = values.get("retry")
-        if retry is not None:
-            retry = RetryPolicy(**{**retry, "on": tuple(retry.get("on", DEFAULT_ON))})
-        return cls(**{**values, "retry": retry})
+        return cls(**{**values, "retry": None if retry is None else _retry(retry)})
+
+
+def rate_per_second(rate: str) -> float:
+    """How many may begin in a second.
+
+    Raises:
+        ValueError: It is not like `50/s`, `10/m` or `100/h`, or it is zero.
+    """
+    found = _RATE.fullmatch(rate) if isinstance(rate, str) else None
+    per_second = float(found[1]) / _UNIT_SECONDS[found[2]] if found else 0.0
+    if not MIN_RATE_PER_SECOND <= per_second <= MAX_RATE_PER_SECOND:
+        raise ValueError(
+            f"rate is {rate!r}; it must be like '50/s', '10/m' or '100/h', more than zero: at least one a week, and at "
+            f"most {MAX_RATE_PER_SECOND:.0f} a second"
+        )
+    return per_second
+
+
+MIN_RATE_PER_SECOND = 1 / (7 * 86400.0)
+MAX_RATE_PER_SECOND = 1_000_000.0
+_FIELDS = frozenset(field.name for field in fields(CallPolicy))
+
+
+def _retry(values: Mapping[str, Any]) -> RetryPolicy:
+    return RetryPolicy(**{**values, "on": tuple(values.get("on", DEFAULT_ON))})

@@ -8,8 +8,8 @@ import hashlib
 import inspect
 import json
 import symtable
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +20,7 @@ from durable_monty.functions import Function, get_function, register
 from durable_monty.lint import lint
 from durable_monty.records import FunctionRef, WorkflowRecord
 from durable_monty.sandbox import SANDBOX_BUILTINS
+from durable_monty.scoping import with_scoped_gather
 from durable_monty.stubs import make_stubs
 from durable_monty.workflows import Workflow
 
@@ -36,6 +37,7 @@ class Program:
         check_source: The user's code alone; `check_lines` are its lines in the user's file.
         stubs: The signatures of everything it may use without defining it.
         findings: What is wrong with it as far as its text tells; the type check comes on top.
+        children: Every workflow that it, or one of these, may start as a child, by digest.
     """
 
     record: WorkflowRecord
@@ -43,6 +45,73 @@ class Program:
     check_lines: tuple[int, ...]
     stubs: str
     findings: list[Problem] = field(default_factory=list)
+    children: dict[str, Program] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A workflow whose children are not known by their digests yet; the fields are those of `Program`."""
+
+    record: WorkflowRecord
+    check_source: str
+    check_lines: tuple[int, ...]
+    stubs: str
+    findings: list[Problem]
+    children: dict[str, Workflow[..., Any]]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the workflow itself, whatever its children are."""
+        functions = [
+            [ref.name, ref.path, ref.blocking, ref.policy.to_dict()]
+            for ref in sorted(self.record.functions.values(), key=lambda ref: ref.name)
+        ]
+        # Not the file's name: the same workflow may lie elsewhere on another machine.
+        parts = [self.record.name, self.record.source, self.record.lines, self.record.entry, functions, self.stubs]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def with_children(
+    draft: Draft, given: Mapping[str, Function[Any]], offered: Mapping[str, Workflow[..., Any]]
+) -> Program:
+    """The program of a draft, with those of every workflow that it can reach; they may start each other in circles."""
+    drafts: dict[Workflow[..., Any] | None, Draft] = {None: draft}
+    todo = list(draft.children.values())
+    while todo:
+        workflow = todo.pop()
+        if workflow not in drafts:
+            drafts[workflow] = _from_function(workflow, given, offered)
+            todo += drafts[workflow].children.values()
+    # A workflow that only its children tell from another is another one: all that can be reached counts.
+    reached = sorted(item.fingerprint for item in drafts.values()) if len(drafts) > 1 else []
+    digests = {workflow: _digest(item.fingerprint, reached) for workflow, item in drafts.items()}
+    programs = {
+        digests[workflow]: Program(
+            replace(
+                item.record,
+                digest=digests[workflow],
+                children=_own(item, digests[workflow])
+                | {name: digests[child] for name, child in item.children.items()},
+            ),
+            item.check_source,
+            item.check_lines,
+            item.stubs,
+            item.findings,
+        )
+        for workflow, item in drafts.items()
+    }
+    own = programs.pop(digests[None])
+    return replace(own, children=programs)
+
+
+def _own(draft: Draft, digest: str) -> dict[str, str]:
+    """A workflow can start itself, by its name."""
+    return {draft.record.name: digest} if draft.record.entry else {}
+
+
+def _digest(fingerprint: str, reached: Iterable[str]) -> str:
+    parts = "".join(reached)
+    return hashlib.sha256(f"{fingerprint}{parts}".encode()).hexdigest() if parts else fingerprint
 
 
 def prepare(
@@ -50,6 +119,7 @@ def prepare(
     functions: Iterable[Callable[..., Any] | str] | None,
     inputs: Mapping[str, Any],
     filename: str = _PLAIN_FILENAME,
+    workflows: Iterable[Workflow[..., Any]] = (),
 ) -> Program:
     """Make a workflow ready to be started with these inputs; registers its host functions in this process.
 
@@ -57,6 +127,7 @@ def prepare(
         workflow: A `@workflow` function, or source text with top-level `await`.
         functions: Host functions: callables or dotted paths. None: those that the `@workflow` function names.
         filename: What tracebacks call source text.
+        workflows: The workflows that it may start as children, besides those that a `@workflow` function names.
 
     Raises:
         WorkflowError: Its source cannot be taken or parsed, or two host functions have one name.
@@ -64,13 +135,15 @@ def prepare(
         FunctionNotFound: A dotted path names no function.
     """
     given = _by_name(functions or ())
+    offered = {item.name: item for item in workflows}
     if isinstance(workflow, Workflow):
-        return _from_function(workflow, given, inputs)
+        _check_arguments(workflow.name, inspect.signature(workflow.__wrapped__), inputs)
+        return with_children(_from_function(workflow, given, offered), given, offered)
     if not isinstance(workflow, str):
         raise WorkflowError(
             f"starting {workflow!r}: it is neither source text nor a @workflow function; decorate it with @workflow"
         )
-    return _from_text(workflow, given, inputs, filename)
+    return with_children(_from_text(workflow, given, offered, inputs, filename), given, offered)
 
 
 def _by_name(functions: Iterable[Callable[..., Any] | str]) -> dict[str, Function[Any]]:
@@ -87,15 +160,16 @@ def _by_name(functions: Iterable[Callable[..., Any] | str]) -> dict[str, Functio
 
 
 def _from_function(
-    workflow: Workflow[..., Any], given: Mapping[str, Function[Any]], inputs: Mapping[str, Any]
-) -> Program:
-    signature = inspect.signature(workflow.__wrapped__)
-    _check_arguments(workflow.name, signature, inputs)
+    workflow: Workflow[..., Any],
+    given: Mapping[str, Function[Any]],
+    offered: Mapping[str, Workflow[..., Any]],
+) -> Draft:
     taken = extract(workflow, given)
-    prelude = _prelude.prelude(taken.flow)
+    children = {**offered, **taken.workflows}
+    prelude = _prelude.prelude(taken.flow) + _names_of(taken.workflows)
     text = "\n".join(line for line, _ in taken.lines)
     numbers = tuple(number for _, number in taken.lines)
-    source = f"{prelude}{text}\nawait {workflow.name}(**{_INPUTS})"
+    source = f"{prelude}{_fed(text, taken.flow)}\nawait {workflow.name}(**{_INPUTS})"
     record = _record(
         workflow.name,
         taken.filename,
@@ -104,10 +178,29 @@ def _from_function(
         taken.user_source,
         taken.first_line,
         taken.functions,
+        taken.flow,
         entry=_INPUTS,
+        parameters=_parameters(workflow),
     )
-    stubs = make_stubs(taken.functions, taken.flow, ())
-    return _finished(record, text, numbers, stubs, lint(text, numbers, set(taken.functions) | set(taken.flow)))
+    stubs = make_stubs(taken.functions, taken.flow, (), taken.workflows)
+    known = {*taken.functions, *taken.flow, *taken.workflows}
+    return Draft(record, text, numbers, stubs, lint(text, numbers, known), children)
+
+
+def _parameters(workflow: Workflow[..., Any]) -> dict[str, bool]:
+    """What a workflow takes by name, and whether it must be given."""
+    parameters = inspect.signature(workflow.__wrapped__).parameters.values()
+    return {item.name: item.default is item.empty for item in parameters if item.kind is not item.VAR_KEYWORD}
+
+
+def _names_of(workflows: Iterable[str]) -> str:
+    """What stands for other workflows in the sandbox: their names."""
+    return "".join(f"{name} = {name!r}\n" for name in workflows)
+
+
+def _fed(text: str, flow: Mapping[str, str]) -> str:
+    """The user's text as the sandbox runs it."""
+    return with_scoped_gather(text) if _prelude.is_scoped(flow) else text
 
 
 def _check_arguments(name: str, signature: inspect.Signature, inputs: Mapping[str, Any]) -> None:
@@ -125,7 +218,13 @@ def _check_arguments(name: str, signature: inspect.Signature, inputs: Mapping[st
         ) from error
 
 
-def _from_text(text: str, given: Mapping[str, Function[Any]], inputs: Mapping[str, Any], filename: str) -> Program:
+def _from_text(
+    text: str,
+    given: Mapping[str, Function[Any]],
+    offered: Mapping[str, Workflow[..., Any]],
+    inputs: Mapping[str, Any],
+    filename: str,
+) -> Draft:
     name = PurePath(filename).stem if filename != _PLAIN_FILENAME else "workflow"
     try:
         tree = ast.parse(text)
@@ -133,12 +232,13 @@ def _from_text(text: str, given: Mapping[str, Function[Any]], inputs: Mapping[st
         raise WorkflowCheckError(name, [_syntax_problem(text, error)]) from error
     plain, flow = _without_flow_imports(text, tree)
     numbers = tuple(range(1, plain.count("\n") + 2))
-    missing = _check_names(name, text, plain, {*given, *flow}, inputs)
-    prelude = _prelude.prelude(flow)
+    used = {name: item for name, item in offered.items() if name in _names(plain)[0]}
+    missing = _check_names(name, text, plain, {*given, *flow, *used}, inputs)
+    prelude = _prelude.prelude(flow) + _names_of(used)
     lines = (*_zeros(prelude), *numbers)
-    record = _record(name, filename, prelude + plain, lines, text, 1, given)
-    findings = [*missing, *lint(plain, numbers, {*given, *flow, *inputs})]
-    return _finished(record, plain, numbers, make_stubs(given, flow, inputs), findings)
+    record = _record(name, filename, prelude + _fed(plain, flow), lines, text, 1, given, flow)
+    findings = [*missing, *lint(plain, numbers, {*given, *flow, *inputs, *used})]
+    return Draft(record, plain, numbers, make_stubs(given, flow, inputs, used), findings, dict(offered))
 
 
 def _syntax_problem(text: str, error: SyntaxError | ValueError) -> Problem:
@@ -237,24 +337,18 @@ def _record(
     user_source: str,
     first_line: int,
     functions: Mapping[str, Function[Any]],
+    flow: Mapping[str, str],
     entry: str = "",
+    parameters: Mapping[str, bool] | None = None,
 ) -> WorkflowRecord:
     references = {
         used: FunctionRef(used, item.path, item.options.blocking, item.options.to_policy())
         for used, item in functions.items()
     }
-    return WorkflowRecord("", name, filename, source, lines, user_source, first_line, references, entry)
-
-
-def _finished(
-    record: WorkflowRecord, text: str, numbers: Sequence[int], stubs: str, findings: list[Problem]
-) -> Program:
-    """The program, with the digest that stands for all of it."""
-    functions = [
-        [ref.name, ref.path, ref.blocking, ref.policy.to_dict()]
-        for ref in sorted(record.functions.values(), key=lambda ref: ref.name)
-    ]
-    # Not the file's name: the same workflow may lie elsewhere on another machine.
-    parts = [record.name, record.source, record.lines, record.entry, functions, stubs]
-    digest = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
-    return Program(record.with_digest(digest), text, tuple(numbers), stubs, findings)
+    references |= {
+        used: FunctionRef(used, f"{FLOW}.{helper}", blocking)
+        for used, (helper, blocking) in _prelude.served(flow).items()
+    }
+    return WorkflowRecord(
+        "", name, filename, source, lines, user_source, first_line, references, entry, parameters or {}
+    )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from durable_monty.models import CallStatus, ExecutionStatus, Failure
+from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.policies import CallPolicy
 
 
@@ -24,6 +24,30 @@ class CallKind(enum.StrEnum):
     """`asyncio.sleep` or `time.sleep`: ends by itself at its due time."""
     CLOCK = "clock"
     """The clock was read; answered at once and recorded, so that a replay reads the same time."""
+    SIGNAL = "signal"
+    """Waits for a signal: ends when one of that name is there, or at its due time."""
+    SEND = "send"
+    """A signal to another execution: done in the transaction that records it."""
+    CHILD = "child"
+    """A child execution that is waited for: ends when that execution does."""
+    START = "start"
+    """A child execution that is started and left: done in the transaction that records it."""
+    PUBLISH = "publish"
+    """A value for outsiders to read, by key; answered at once."""
+    EMIT = "emit"
+    """An item of a stream for outsiders to read; answered at once."""
+    CHANNEL = "channel"
+    """Waits for another task of the same workflow; ends within a turn."""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether its answer is known when it is made, so that it is never delivered."""
+        return self in (CallKind.CLOCK, CallKind.PUBLISH, CallKind.EMIT)
+
+    @property
+    def is_done_by_store(self) -> bool:
+        """Whether the transaction that records it does what it asks for, or looks whether that is there already."""
+        return self in (CallKind.SIGNAL, CallKind.SEND, CallKind.CHILD, CallKind.START)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +132,8 @@ class CallRow:
         resources: What a machine must have, in the executor's words.
         lost: How often infrastructure failures have used up an attempt of it.
         worker: The worker that watches its job, or None.
-        due_at: `pending`: not before. A timer: when it ends. `submitted`: when the attempt times out.
+        due_at: `pending`: not before. A timer: when it ends. At an executor: when the attempt times out;
+            None: it is not known to have begun.
         outcome: The value's text, or a failure's text where the status is `failed` or `cancelled`.
         batch: Delivery order: the number of the resume that delivered the outcome; None: not delivered.
         position: Place within that resume.
@@ -158,7 +183,11 @@ class DueCall:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The outcome of an attempt, to be recorded."""
+    """The outcome of an attempt, to be recorded.
+
+    Attributes:
+        requires: Recorded only if the turn of this execution is recorded in the same transaction; None: in any case.
+    """
 
     execution_id: str
     call_id: int
@@ -166,6 +195,40 @@ class Settlement:
     status: CallStatus
     outcome: str = field(repr=False)
     ended_at: float = 0.0
+    requires: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeardBeat:
+    """A sign of life of an attempt.
+
+    Attributes:
+        at: When it was heard.
+        progress: What it reported, as the codec's text; None: nothing new.
+    """
+
+    execution_id: str
+    call_id: int
+    attempt: int
+    at: float
+    progress: str | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The job that it is of."""
+        return job_id_of(self.execution_id, self.call_id, self.attempt)
+
+    def followed_by(self, later: HeardBeat) -> HeardBeat:
+        """Both as one."""
+        return later if later.progress is not None else replace(later, progress=self.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """When an attempt has to end, and when its call is to be looked at; None: never."""
+
+    ends_at: float
+    look_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +237,7 @@ class NextAttempt:
 
     Attributes:
         lost: How much this adds to the call's count of infrastructure failures: 1 or 0.
+        expires_at: When the time for all attempts is over, or None.
     """
 
     execution_id: str
@@ -183,6 +247,7 @@ class NextAttempt:
     due_at: float
     ended_at: float
     lost: int = 0
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +270,10 @@ class Turn:
         seen_wake_at: The wake-up time that this turn has dealt with; another one that is found stays.
         calls: Calls that the turn announced, clock answers included.
         cancelled: Calls that ended unanswered because the execution ended or was cancelled.
+        settlements: Outcomes of older calls that follow from the turn itself.
+        rescoped: Older calls whose scope has changed, with the new one; `scopes_before` has the old one.
+        failure: How the workflow failed, for a parent that waits for it.
+        last_turn: Of a failed execution: what has to be undone when it is retried.
         note: A sentence for `show`, such as "rebuilt from the log"; None keeps the old one.
         next_batch: Number of the next resume, counted over the execution's life.
         is_cancel_delivered: Whether a cancellation has entered the workflow.
@@ -220,6 +289,11 @@ class Turn:
     calls: list[CallRow] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
+    settlements: list[Settlement] = field(default_factory=list)
+    rescoped: dict[int, str] = field(default_factory=dict)
+    scopes_before: dict[int, str] = field(default_factory=dict)
+    failure: Failure | None = None
+    last_turn: str | None = None
     snapshot: Snapshot | None = None
     output: str | None = None
     error: str | None = None
@@ -292,12 +366,15 @@ class CommitResult:
     """What a commit found.
 
     Attributes:
-        stale: Executions whose turn was not recorded, because another worker had moved them on.
+        stale: Executions whose turn was not recorded, because another worker had moved them on, or had ended a call
+            of theirs in another way than the turn delivered.
         ignored: Job ids of settlements that came too late: the call had ended, or another attempt had begun.
+        is_more: Whether an execution can be advanced again at once, by what the store has done for the turns.
     """
 
     stale: frozenset[str]
     ignored: frozenset[str]
+    is_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

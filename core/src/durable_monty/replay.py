@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from durable_monty.interpreter import Announced, Answer, Progress, Session
-from durable_monty.models import CallStatus
+from durable_monty.consequences import answer_of
+from durable_monty.interpreter import Announced, Progress, Session
 from durable_monty.records import CallKind, CallRow, WorkflowRecord
-from durable_monty.store import read_failure
 
 
 class ReplayMismatch(Exception):
@@ -37,7 +36,7 @@ def replay(session: Session, workflow: WorkflowRecord, inputs: Mapping[str, Any]
     for _, batch in groupby(delivered, key=lambda call: call.batch):
         if progress.is_finished:
             raise ReplayMismatch("rebuilding from the log: the workflow ended earlier than the log says")
-        answers = [_answer(call) for call in batch]
+        answers = [answer_of(call) for call in batch]
         missing = {answer.call_id for answer in answers} - session.pending_call_ids
         if missing:
             raise ReplayMismatch(f"rebuilding from the log: the workflow does not wait for calls {sorted(missing)}")
@@ -60,9 +59,3 @@ def _compare(progress: Progress, recorded: Mapping[int, CallRow]) -> None:
 
 def _shown(call: Announced | CallRow | None) -> str:
     return "nothing" if call is None else f"{call.function} with {call.arguments[:200]}"
-
-
-def _answer(call: CallRow) -> Answer:
-    if call.status is CallStatus.COMPLETED:
-        return Answer(call.call_id, value_text=call.outcome)
-    return Answer(call.call_id, failure=read_failure(call.outcome or ""))

@@ -29,7 +29,7 @@ class Runtime:
         self.clock = clock
         self.bell = Bell()
         self.has_worker = False
-        self.planner = Planner(config.complete)
+        self.planner = Planner(config.complete, config.infrastructure.to_policy())
         self.interpreter = Interpreter(Limits(**config.interpreter.model_dump()))
         self.lease = Lease(store, config.worker.lease_seconds, clock)
         self.engine = Engine(

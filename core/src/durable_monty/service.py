@@ -11,21 +11,22 @@ from typing import Any
 from durable_monty import codec, config
 from durable_monty.by_hand import ByHand
 from durable_monty.config import Config
-from durable_monty.describing import describe, filter_of
+from durable_monty.describing import describe, ended_how, filter_of
 from durable_monty.ends import Ends
-from durable_monty.errors import ExecutionEnded, ExecutionFailed, ExecutionNotEnded
+from durable_monty.errors import ExecutionFailed, ExecutionNotEnded
 from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow
 from durable_monty.retention import Retaining
 from durable_monty.runtime import Runtime
 from durable_monty.schedules import Scheduling
 from durable_monty.starts import Starter, StartOptions
+from durable_monty.steering import Steering
 from durable_monty.store import Store, init_db
 from durable_monty.store.starting import IdReuse
 from durable_monty.workflows import Workflow
 
 
-class OrchestratorService(ByHand, Scheduling, Retaining):
+class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     """Everything one can ask of the executions in a database. Safe to use from several threads.
 
     Args:
@@ -55,6 +56,7 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
         execution_id: str | None = None,
         check: bool = True,
         filename: str = "<workflow>",
+        workflows: Iterable[Workflow[..., Any]] = (),
         id_reuse: IdReuse | None = None,
         deadline_seconds: float | None = None,
         delay_seconds: float = 0.0,
@@ -75,6 +77,7 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
             execution_id: 1 to 100 letters, digits, `-` and `_`; None: a new one.
             check: Whether to type-check the workflow against the signatures of its host functions first.
             filename: What tracebacks call source text.
+            workflows: The workflows that it may start as children, besides those that a `@workflow` function names.
             id_reuse: What to do if `execution_id` is taken. None: as said above. `"reject"`: an error, whatever it
                 was started with. `"return"`: its id, whatever it was started with. `"restart"`: one that has ended
                 is replaced, with its calls, tags and signals; one that lives is an error.
@@ -101,7 +104,9 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
             ValueError: The id has characters that it may not have, or an option has a value that means nothing.
         """
         options = StartOptions(id_reuse, deadline_seconds, delay_seconds, tags, memo, singleton_key, debounce_key)
-        prepared = self._starter.prepare(workflow, external_functions, inputs or {}, check=check, filename=filename)
+        prepared = self._starter.prepare(
+            workflow, external_functions, inputs or {}, workflows, check=check, filename=filename
+        )
         return self._starter.start(prepared, execution_id, options)
 
     # Looking
@@ -132,7 +137,7 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
         if row.status is ExecutionStatus.COMPLETED:
             return codec.loads(row.output or "null")
         if row.status.is_terminal:
-            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {_ended_how(row)}:\n{row.error or ''}")
+            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {ended_how(row)}:\n{row.error or ''}")
         raise ExecutionNotEnded(
             f"the result of execution {execution_id!r}: it is {row.status.value}; wait for its end with `wait`, or run "
             "a worker"
@@ -198,25 +203,6 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
 
     # Ending
 
-    def cancel(self, execution_id: str, reason: str | None = None, deadline_seconds: float = 60.0) -> None:
-        """Ask for the end of an execution.
-
-        One that has not begun is cancelled at once. In a running one every `await` raises a `BaseException`, which
-        `except Exception` does not see, once, so that `finally` blocks run; what has not ended by the deadline is
-        ended by force. Asking again while it is being cancelled does nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended.
-        """
-        now = self.runtime.clock()
-        before = self.runtime.store.request_cancel(
-            execution_id, reason or "cancelled on request", now + deadline_seconds, now
-        )
-        if before.status.is_terminal:
-            raise ExecutionEnded(f"cancelling execution {execution_id!r}: it {_ended_how(before)} already")
-        self.runtime.want_look()
-
     def close(self) -> None:
         """Give up what this process holds and close its connections and sandboxes."""
         self.ends.close()
@@ -236,7 +222,3 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
 
     def _described(self, row: ExecutionRow) -> dict[str, Any]:
         return describe(self.runtime.store, [row])[0]
-
-
-def _ended_how(row: ExecutionRow) -> str:
-    return {"completed": "has completed", "failed": "failed", "cancelled": "was cancelled"}[row.status.value]

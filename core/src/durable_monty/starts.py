@@ -45,11 +45,13 @@ class Prepared:
     Attributes:
         inputs: As the codec's text.
         checked_at: When the check at submit passed; None: it was not asked for.
+        children: The workflows that it may start as children.
     """
 
     record: WorkflowRecord
     inputs: str
     checked_at: float | None
+    children: tuple[WorkflowRecord, ...] = ()
 
 
 class Starter:
@@ -64,14 +66,19 @@ class Starter:
         workflow: str | Workflow[..., Any],
         functions: Iterable[Callable[..., Any] | str] | None,
         inputs: Mapping[str, Any],
+        workflows: Iterable[Workflow[..., Any]] = (),
         *,
         check: bool,
         filename: str,
     ) -> Prepared:
         """Check that a workflow can be started with these inputs; raises as `start_execution`."""
-        program = prepare(workflow, functions, inputs, filename)
+        program = prepare(workflow, functions, inputs, filename, workflows)
         text = _encoded(f"starting workflow {program.record.name!r}", "inputs", inputs)
-        return Prepared(program.record, text, self._check(program) if check else None)
+        checked_at = self._check(program) if check else None
+        for child in program.children.values() if check else ():
+            self._check(child)
+        children = tuple(child.record for child in program.children.values())
+        return Prepared(program.record, text, checked_at, children)
 
     def start(self, prepared: Prepared, execution_id: str | None, options: StartOptions) -> str:
         """Store an execution, or find the one that stands for it; raises as `start_execution`."""
@@ -183,7 +190,8 @@ def _new_execution(id_: str, prepared: Prepared, options: StartOptions, now: flo
         singleton_key=options.singleton_key,
         debounce_key=options.debounce_key,
     )
-    return NewExecution(row, prepared.record, prepared.checked_at, checked_tags(options.tags, doing), options.id_reuse)
+    tags = checked_tags(options.tags, doing)
+    return NewExecution(row, prepared.record, prepared.checked_at, tags, options.id_reuse, prepared.children)
 
 
 def _memo(doing: str, memo: Mapping[str, Any]) -> str:

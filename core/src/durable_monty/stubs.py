@@ -39,18 +39,25 @@ _MAPPINGS = frozenset({dict, abc.Mapping, abc.MutableMapping})
 _SETS = frozenset({abc.Set, abc.MutableSet})
 
 
-def make_stubs(functions: Mapping[str, Function[Any]], flow: Mapping[str, str], inputs: Iterable[str]) -> str:
+def make_stubs(
+    functions: Mapping[str, Function[Any]],
+    flow: Mapping[str, str],
+    inputs: Iterable[str],
+    workflows: Iterable[str] = (),
+) -> str:
     """The stubs of everything a workflow may use without defining it.
 
     Args:
         functions: Host functions by the name that the workflow uses.
         flow: Helpers of `durable_monty.flow` by the name that the workflow uses.
         inputs: Names of global inputs.
+        workflows: Names of other workflows; a text stands for each.
     """
     writer = _Writer()
     signatures = [writer.function(name, function) for name, function in functions.items()]
     lines = [*_HEADER, *writer.classes.values(), *_prelude.stubs(flow), *signatures]
     lines += [f"{name}: Any" for name in inputs]
+    lines += [f"{name}: str" for name in workflows]
     return "\n".join(lines) + "\n"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 
 from durable_monty import codec
+from durable_monty.consequences import Consequences, answer_of
 from durable_monty.errors import DecodeError
 from durable_monty.held import Held
 from durable_monty.interpreter import (
     Announced,
-    Answer,
     Interpreter,
     Progress,
     Raised,
@@ -76,8 +77,9 @@ class TurnRunner:
             return self._end_cancelled(held, turn)
         if held.row.version > 0 and not held.undelivered and not _must_be_recorded(held, turn, now):
             return None
+        followed = Consequences(held, lambda announced: _new_row(announced, now), now)
         try:
-            progress = self._progress(held, turn)
+            progress = self._progress(held, turn, followed)
         except SandboxCrashed as crash:
             if not crash.timed_out:
                 held.close_session()
@@ -88,21 +90,25 @@ class TurnRunner:
         except DecodeError as error:
             # Trying again would find the same, and would keep the worker from every other execution.
             return self._end(held, turn, Raised("RuntimeError", f"reading the log: {error}"))
+        followed(progress)
         held.note_delivery(progress.batches)
+        turn.calls = _delivered_in_turn(held, followed.rows)
+        turn.settlements, turn.rescoped = followed.settlements, followed.rescoped
+        turn.scopes_before = followed.scopes_before
         if progress.is_finished:
             return self._finish(held, turn, progress)
-        if not progress.announced and not _must_be_recorded(held, turn, now):
+        if not turn.calls and not turn.settlements and not _must_be_recorded(held, turn, now):
             return None
-        return self._suspend(held, turn, progress, now, worker, capacity)
+        return self._suspend(held, turn, now, worker, capacity)
 
-    def _progress(self, held: Held, turn: Turn) -> Progress:
+    def _progress(self, held: Held, turn: Turn, followed: Consequences) -> Progress:
         """Stand where the execution stands and deliver what has come."""
-        if held.session is None:
-            started = self._open(held, turn)
-            if started is not None:
-                return started
+        started = self._open(held, turn) if held.session is None else None
         assert held.session is not None
-        return held.session.advance([_answer(call) for call in held.undelivered.values()])
+        if started is not None and started.is_finished:
+            return started
+        answers = [answer_of(call) for call in held.undelivered.values()]
+        return held.session.advance(answers, followed, started)
 
     def _open(self, held: Held, turn: Turn) -> Progress | None:
         """Open the sandbox: fresh, from the snapshot, or from the log; the first returns its progress."""
@@ -145,14 +151,14 @@ class TurnRunner:
             raise
         return session
 
-    def _suspend(
-        self, held: Held, turn: Turn, progress: Progress, now: float, worker: str, capacity: dict[str, int]
-    ) -> Turn:
+    def _suspend(self, held: Held, turn: Turn, now: float, worker: str, capacity: dict[str, int]) -> Turn:
         assert held.session is not None
         turn.status = ExecutionStatus.WAITING
         turn.deliveries = list(held.unsaved.values())
         turn.next_batch = held.next_batch
-        turn.calls = [self._call(held, announced, now, worker, capacity) for announced in progress.announced]
+        for row in turn.calls:
+            if row.kind is CallKind.FUNCTION and not row.status.is_terminal:
+                self._place(row, held, now, worker, capacity)
         turn.wake_at = _wake_at(held, turn)
         turn.is_kept = held.waits_for_function or any(call.kind is CallKind.FUNCTION for call in turn.calls)
         turn.snapshot = seal(
@@ -164,34 +170,17 @@ class TurnRunner:
         )
         return turn
 
-    def _call(self, held: Held, announced: Announced, now: float, worker: str, capacity: dict[str, int]) -> CallRow:
-        """The row of a new call."""
-        row = CallRow(
-            announced.call_id,
-            announced.kind,
-            announced.function,
-            announced.arguments,
-            CallStatus.PENDING,
-            announced.line,
-            announced.blocking,
-            created_at=now,
-        )
-        if announced.kind is CallKind.CLOCK:
-            row.status, row.outcome, row.ended_at = CallStatus.COMPLETED, announced.answer, now
-            row.batch, row.position = NEVER_DELIVERED, 0
-        elif announced.kind is CallKind.TIMER:
-            row.status, row.due_at = CallStatus.SUBMITTED, now + announced.seconds
-        else:
-            self._planner.plan(row, held.workflow)
-            row.due_at = now
-            if capacity.get(row.executor or "", 0) > 0:
-                capacity[row.executor or ""] -= 1
-                row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
-        return row
+    def _place(self, row: CallRow, held: Held, now: float, worker: str, capacity: dict[str, int]) -> None:
+        """Decide where a new call runs, and whether this worker submits it at once."""
+        self._planner.plan(row, held.workflow)
+        row.due_at = now
+        # What is limited is claimed under the lock of its limit.
+        if row.limit_key is None and capacity.get(row.executor or "", 0) > 0:
+            capacity[row.executor or ""] -= 1
+            row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
 
     def _finish(self, held: Held, turn: Turn, progress: Progress) -> Turn:
         """The workflow has ended: with a value, an exception, or a cancellation that went through."""
-        turn.calls = [self._ended_call(announced, turn.at) for announced in progress.announced]
         raised = progress.raised
         if raised is not None:
             if turn.is_cancel_delivered and raised.type == "BaseException":
@@ -200,25 +189,6 @@ class TurnRunner:
         turn.status = ExecutionStatus.COMPLETED
         turn.output = progress.output
         return self._close(held, turn)
-
-    def _ended_call(self, announced: Announced, now: float) -> CallRow:
-        """A call that was announced in the turn in which the workflow ended: it is never submitted."""
-        row = CallRow(
-            announced.call_id,
-            announced.kind,
-            announced.function,
-            announced.arguments,
-            CallStatus.CANCELLED,
-            announced.line,
-            announced.blocking,
-            created_at=now,
-            ended_at=now,
-            batch=NEVER_DELIVERED,
-            position=0,
-        )
-        if announced.kind is CallKind.CLOCK:
-            row.status, row.outcome = CallStatus.COMPLETED, announced.answer
-        return row
 
     def _end_cancelled(self, held: Held, turn: Turn) -> Turn:
         turn.status = ExecutionStatus.CANCELLED
@@ -230,12 +200,17 @@ class TurnRunner:
         text = held.source_map.traceback(raised)
         cause = self._cause(held, raised)
         turn.error = (text if cause is None else f"{text}\n\n{cause}").replace("\0", "\\0")
+        turn.failure = Failure("user", raised.type, raised.message, turn.error, ("Exception",))
         return self._close(held, turn)
 
     def _close(self, held: Held, turn: Turn) -> Turn:
         """What every end of an execution has in common."""
         turn.deliveries = list(held.unsaved.values())
         turn.next_batch = held.next_batch
+        for row in turn.calls:
+            _never_submit(row, turn.at)
+        if turn.status is ExecutionStatus.FAILED:
+            turn.last_turn = _undoing(held, turn)
         turn.cancelled = list(held.open)
         held.cancelled_jobs += [DueCall(held.row.id, call) for call in held.open.values()]
         held.close_session()
@@ -258,15 +233,67 @@ def _is_to_be_ended(held: Held, now: float) -> bool:
     return deadline_at is not None and (held.row.version == 0 or deadline_at <= now)
 
 
-def _answer(call: CallRow) -> Answer:
-    if call.status is CallStatus.COMPLETED:
-        return Answer(call.call_id, value_text=call.outcome)
-    return Answer(call.call_id, failure=read_failure(call.outcome or ""))
+def _new_row(announced: Announced, now: float) -> CallRow:
+    """The row of a new call, wherever it may run."""
+    row = CallRow(
+        announced.call_id,
+        announced.kind,
+        announced.function,
+        announced.arguments,
+        CallStatus.PENDING,
+        announced.line,
+        announced.blocking,
+        created_at=now,
+        scope=announced.scope,
+        policy=announced.policy,
+    )
+    if announced.kind.is_answered:
+        row.status, row.outcome, row.ended_at = CallStatus.COMPLETED, announced.answer, now
+        row.batch, row.position = NEVER_DELIVERED, 0
+    elif announced.kind is not CallKind.FUNCTION:
+        # Nobody claims it: it ends by itself, or through the execution, workflow or person that it waits for.
+        row.status = CallStatus.SUBMITTED
+        row.due_at = None if announced.seconds is None else now + announced.seconds
+    return row
+
+
+def _delivered_in_turn(held: Held, rows: dict[int, CallRow]) -> list[CallRow]:
+    """The new calls; those whose outcome was delivered within the turn take their delivery with them."""
+    for call_id, row in rows.items():
+        delivery = held.unsaved.pop(call_id, None)
+        if delivery is not None:
+            row.batch, row.position = delivery.batch, delivery.position
+            held.delivered.pop(call_id)
+    return list(rows.values())
+
+
+def _never_submit(row: CallRow, now: float) -> None:
+    """A call that was made in the turn in which the workflow ended."""
+    if not row.status.is_terminal:
+        row.status, row.ended_at, row.due_at = CallStatus.CANCELLED, now, None
+    if row.batch is None:
+        row.batch, row.position = NEVER_DELIVERED, 0
+
+
+def _undoing(held: Held, turn: Turn) -> str:
+    """What `Store.retry` has to undo to stand where the last snapshot was taken."""
+    cancelled = [call.call_id for call in held.open.values()]
+    settled = [item.call_id for item in turn.settlements]
+    return json.dumps(
+        {
+            "batch": held.row.next_batch,
+            "calls": [row.call_id for row in turn.calls],
+            "cancelled": cancelled + settled,
+            "scopes": turn.scopes_before,
+        }
+    )
 
 
 def _wake_at(held: Held, turn: Turn) -> float | None:
-    timers = (*held.timers, *(call for call in turn.calls if call.kind is CallKind.TIMER))
-    times = [call.due_at for call in timers if call.due_at is not None]
+    waiting = (*held.timed, *(call for call in turn.calls if call.kind is not CallKind.FUNCTION))
+    times = [call.due_at for call in waiting if call.due_at is not None and not call.status.is_terminal]
+    if held.row.deadline_at is not None and held.row.cancel_deadline_at is None:
+        times.append(held.row.deadline_at)
     if held.row.cancel_deadline_at is not None:
         times.append(held.row.cancel_deadline_at if turn.is_cancel_delivered else turn.at)
     return min(times, default=None)

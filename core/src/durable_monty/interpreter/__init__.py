@@ -7,7 +7,7 @@ from pydantic_monty import MontyError as SandboxError
 
 from durable_monty.interpreter.check import check_source
 from durable_monty.interpreter.pool import Interpreter, Limits
-from durable_monty.interpreter.session import Announced, Answer, Progress, Raised, Session
+from durable_monty.interpreter.session import Announced, Answer, Mark, Progress, Raised, Session
 from durable_monty.interpreter.sourcemap import SourceMap
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Answer",
     "Interpreter",
     "Limits",
+    "Mark",
     "Progress",
     "Raised",
     "SandboxCrashed",

@@ -7,17 +7,21 @@ enters is returned to the caller to be recorded: the order in which outcomes wer
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic_monty as monty
 
 from durable_monty import codec
 from durable_monty.errors import EncodeError
-from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer
+from durable_monty.interpreter import operations, scopes
+from durable_monty.interpreter.operations import FLOW, MAX_SECONDS
+from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer, unawaited
 from durable_monty.models import Failure
+from durable_monty.overrides import OPTIONS, call_overrides
 from durable_monty.records import CallKind
 
 if TYPE_CHECKING:
@@ -26,16 +30,20 @@ if TYPE_CHECKING:
 _CLOCKS = frozenset({"datetime.now", "date.today", "time.time"})
 _TIMERS = frozenset({"asyncio.sleep", "time.sleep"})
 _IMPORTS = frozenset({"import", "import_stubs"})
-_MAX_SLEEP_SECONDS = 100 * 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The outcome of a call as the sandbox takes it: a value's text, or a failure."""
+    """The outcome of a call as the sandbox takes it: a value's text, or a failure.
+
+    Attributes:
+        scope: The scope of the call.
+    """
 
     call_id: int
     value_text: str | None = None
     failure: Failure | None = None
+    scope: str = ""
 
     def as_result(self) -> Any:
         """The answer in Monty's form."""
@@ -50,8 +58,10 @@ class Announced:
 
     Attributes:
         line: Line of the call in the user's file; 0 inside a `durable_monty.flow` helper.
-        seconds: For a timer: how long it sleeps.
-        answer: For a clock: what was answered, as the codec's text.
+        seconds: How long it waits at most; None: for ever. For a timer: how long it sleeps.
+        answer: For a call that is answered at once: what was answered, as the codec's text.
+        scope: The races that it runs in (`durable_monty.interpreter.scopes`).
+        policy: What `options` asked for this call, as it is stored.
     """
 
     call_id: int
@@ -60,8 +70,30 @@ class Announced:
     arguments: str
     line: int
     blocking: bool = False
-    seconds: float = 0.0
+    seconds: float | None = None
     answer: str | None = None
+    scope: str = ""
+    policy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that the workflow told about its races and channels.
+
+    Attributes:
+        what: `_open`: a race begins, and calls that were made before run in it. `_close`: a race is over. `_put`: there
+            is something in a channel.
+        subject: The scope of the race, or the channel.
+        calls: For `_open`: the calls.
+    """
+
+    what: str
+    subject: str
+    calls: tuple[int, ...] = ()
+
+
+Consequences = Callable[["Progress"], Sequence[Answer]]
+"""Looks at what the last resume did; returns answers that follow from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +118,13 @@ class Progress:
     Attributes:
         announced: New calls in the order in which they were made.
         batches: Call ids in the order of delivery, one inner list per resume.
+        marks: What happened to races and channels since they were last looked at, in order.
         is_finished: Whether the workflow has ended: with `output` (text of the codec) or with `raised`.
     """
 
     announced: list[Announced] = field(default_factory=list)
     batches: list[list[int]] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     is_finished: bool = False
     output: str | None = None
     raised: Raised | None = None
@@ -119,6 +153,8 @@ class Session:
         self._on_print = on_print
         self._recorded_clocks: Mapping[int, str] = {}
         self._position: Any = None
+        self._scope = ""
+        self._is_scoped = any(ref.path == f"{FLOW}._open" for ref in functions.values())
 
     def start(
         self, source: str, inputs: Mapping[str, Any], recorded_clocks: Mapping[int, str] | None = None
@@ -163,26 +199,43 @@ class Session:
         """The line in the user's file at which the main task waits; 0 if it has ended or waits in a helper."""
         return self._line_of(self._position.position.start) if self._position is not None else 0
 
-    def advance(self, answers: Sequence[Answer]) -> Progress:
+    def advance(
+        self, answers: Sequence[Answer], consequences: Consequences, progress: Progress | None = None
+    ) -> Progress:
         """Deliver answers in their order and run to the next suspension at which none of them can be taken.
 
         Answers to calls that the sandbox does not wait for now stay undelivered.
+
+        Args:
+            consequences: Asked after each resume for answers that follow from it; they are delivered after the others.
+            progress: Of the run just before, whose consequences are asked for first.
         """
-        progress = Progress()
         waiting = {answer.call_id: answer for answer in answers}
+        if progress is None:
+            progress = Progress()
+        else:
+            waiting |= {answer.call_id: answer for answer in consequences(progress)}
         while waiting and not progress.is_finished:
-            wanted = self.pending_call_ids
-            batch = [answer for answer in waiting.values() if answer.call_id in wanted]
+            batch = self._next_batch(waiting)
             if not batch:
                 break
             for answer in batch:
                 del waiting[answer.call_id]
             self.deliver(batch, progress)
+            waiting |= {answer.call_id: answer for answer in consequences(progress)}
         return progress
+
+    def _next_batch(self, waiting: Mapping[int, Answer]) -> list[Answer]:
+        wanted = self.pending_call_ids
+        if not self._is_scoped:
+            return [answer for answer in waiting.values() if answer.call_id in wanted]
+        # One at a time: only then is it known which task goes on.
+        return [answer for answer in waiting.values() if answer.call_id in wanted][:1]
 
     def deliver(self, batch: Sequence[Answer], progress: Progress) -> None:
         """Deliver these answers in one resume; each must be one of `pending_call_ids`."""
         position = self._position
+        self._scope = batch[0].scope
         results = {answer.call_id: answer.as_result() for answer in batch}
         progress.batches.append(list(results))
         if isinstance(position, monty.FunctionSnapshot):
@@ -254,61 +307,111 @@ class Session:
         reference = self._functions.get(name) if position.object_id is None else None
         if reference is None:
             return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
+        operation = reference.path.removeprefix(f"{FLOW}.") if reference.path.startswith(f"{FLOW}.") else None
+        if operation in operations.MARKS:
+            return position.resume({"return_value": self._mark(operation, position, progress)})
         try:
-            arguments = self._arguments(position)
+            args, kwargs = self._arguments(position)
+            if operation is not None:
+                return self._on_operation(position, operations.read(operation, args, kwargs), args, kwargs, progress)
+            policy = call_overrides(kwargs.pop(OPTIONS)) if OPTIONS in kwargs else None
+            arguments = _arguments_text(args, kwargs)
         except UnawaitedCall as unawaited:
             message = self._forgot(unawaited, progress, f"an argument of {name}()")
             return position.resume({"exc_type": "RuntimeError", "message": message})
-        except EncodeError as error:
-            return position.resume({"exc_type": "TypeError", "message": str(error)})
-        progress.announced.append(
-            Announced(
-                position.call_id,
-                CallKind.FUNCTION,
-                reference.path,
-                arguments,
-                self._line_of(position.position.start),
-                blocking=reference.blocking,
-            )
+        except (TypeError, ValueError) as error:
+            kind: Literal["TypeError", "ValueError"] = "TypeError" if isinstance(error, TypeError) else "ValueError"
+            return position.resume({"exc_type": kind, "message": str(error)})
+        self._announce(
+            position,
+            progress,
+            CallKind.FUNCTION,
+            reference.path,
+            arguments,
+            blocking=reference.blocking,
+            policy=policy,
         )
         return None if reference.blocking else position.resume({"future": ...})
 
-    def _arguments(self, position: monty.FunctionSnapshot) -> str:
+    def _on_operation(
+        self,
+        position: monty.FunctionSnapshot,
+        operation: operations.Operation,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        progress: Progress,
+    ) -> Any:
+        """A call of a helper that the engine serves."""
+        self._announce(
+            position,
+            progress,
+            operation.kind,
+            operation.target,
+            _arguments_text(args, kwargs),
+            blocking=operation.blocking,
+            seconds=operation.seconds,
+            answer="null" if operation.is_answered else None,
+        )
+        return position.resume({"return_value": None} if operation.is_answered else {"future": ...})
+
+    def _mark(self, what: str, position: monty.FunctionSnapshot, progress: Progress) -> str | None:
+        """Take note of where a task runs, and answer."""
+        if what == "_here":
+            return self._scope
+        if what == "_box":
+            return str(position.call_id)
+        subject = str(position.args[0])
+        if what == "_open":
+            subject = self._scope = scopes.inner(subject, position.call_id)
+            calls = tuple(call_id for item in position.args[1] if (call_id := unawaited(item)) is not None)
+            progress.marks.append(Mark(what, subject, calls))
+            return subject
+        if what == "_enter":
+            self._scope = subject
+            return None
+        if what == "_close":
+            self._scope = scopes.outer(subject)
+        progress.marks.append(Mark(what, subject))
+        return None
+
+    def _announce(
+        self,
+        position: monty.FunctionSnapshot,
+        progress: Progress,
+        kind: CallKind,
+        function: str,
+        arguments: str,
+        *,
+        blocking: bool = False,
+        seconds: float | None = None,
+        answer: str | None = None,
+        policy: Mapping[str, Any] | None = None,
+    ) -> None:
+        line = self._line_of(position.position.start)
+        progress.announced.append(
+            Announced(position.call_id, kind, function, arguments, line, blocking, seconds, answer, self._scope, policy)
+        )
+
+    def _arguments(self, position: monty.FunctionSnapshot) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = _taken_out(lambda: [list(position.args), position.kwargs], "the arguments")
-        return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
+        return args, kwargs
 
     def _on_system_call(self, position: monty.FunctionSnapshot, name: str, progress: Progress) -> Any:
         if name in _TIMERS:
             blocking = name == "time.sleep"
-            seconds = min(max(float(position.args[0]), 0.0), _MAX_SLEEP_SECONDS)
+            asked = float(position.args[0])
+            if math.isnan(asked):
+                return position.resume({"exc_type": "ValueError", "message": f"{name}() takes a number, not {asked}"})
+            seconds = min(max(asked, 0.0), MAX_SECONDS)
             arguments = codec.dumps([[seconds], {}])
-            progress.announced.append(
-                Announced(
-                    position.call_id,
-                    CallKind.TIMER,
-                    name,
-                    arguments,
-                    self._line_of(position.position.start),
-                    blocking=blocking,
-                    seconds=seconds,
-                )
-            )
+            self._announce(position, progress, CallKind.TIMER, name, arguments, blocking=blocking, seconds=seconds)
             return None if blocking else position.resume({"future": ...})
         if name in _CLOCKS:
             answer = self._recorded_clocks.get(position.call_id)
             if answer is None:
                 answer = codec.dumps(self._read_clock(name, position.args))
             arguments = codec.dumps([list(position.args), {}])
-            progress.announced.append(
-                Announced(
-                    position.call_id,
-                    CallKind.CLOCK,
-                    name,
-                    arguments,
-                    self._line_of(position.position.start),
-                    answer=answer,
-                )
-            )
+            self._announce(position, progress, CallKind.CLOCK, name, arguments, answer=answer)
             return position.resume({"return_value": codec.loads(answer)})
         if name in _IMPORTS:
             return position.resume_auto()
@@ -323,6 +426,10 @@ class Session:
             return now.timestamp()
         zone = args[0] if args else None
         return now.astimezone(zone) if zone is not None else now.replace(tzinfo=None)
+
+
+def _arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
 
 
 def _taken_out(read: Callable[[], Any], what: str) -> Any:

@@ -70,10 +70,16 @@ def from_sandbox(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def unawaited(value: Any) -> int | None:
+    """The call that was not awaited which a value from the sandbox stands for; None if it is something else."""
+    match = _UNAWAITED.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) if match else None
+
+
 def _text(value: str) -> Any:
-    match = _UNAWAITED.fullmatch(value)
-    if match:
-        raise UnawaitedCall(int(match[1]))
+    call_id = unawaited(value)
+    if call_id is not None:
+        raise UnawaitedCall(call_id)
     return SandboxObject() if _ONLY_INSIDE.fullmatch(value) else value
 
 

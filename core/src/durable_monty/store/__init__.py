@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from durable_monty.store.attempts import failure_text, read_failure
+from durable_monty.store.attempts import cancelled_child, failure_text, read_failure
 from durable_monty.store.engines import open_engine, verify
 from durable_monty.store.migrate import HEAD, current, upgrade
 from durable_monty.store.store import Store
@@ -10,6 +10,7 @@ from durable_monty.store.store import Store
 __all__ = [
     "HEAD",
     "Store",
+    "cancelled_child",
     "current_revision",
     "failure_text",
     "init_db",

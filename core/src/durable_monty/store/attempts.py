@@ -24,6 +24,11 @@ def read_failure(text: str) -> Failure:
     return Failure(**{**values, "bases": tuple(values.get("bases", ()))})
 
 
+def cancelled_child(execution_id: str, reason: str) -> Failure:
+    """What a parent sees of a child that was cancelled: an ordinary failure, because it was not cancelled itself."""
+    return Failure("user", "RuntimeError", f"child {execution_id!r} was cancelled: {reason}", bases=("Exception",))
+
+
 def record_attempts(connection: Connection, items: Sequence[NextAttempt]) -> frozenset[str]:
     """Move calls to their next attempt; see `Store.reattempt`."""
     late = []
@@ -43,6 +48,7 @@ def record_attempts(connection: Connection, items: Sequence[NextAttempt]) -> fro
                 worker=None,
                 token=None,
                 due_at=item.due_at,
+                expires_at=item.expires_at,
             )
         )
         if connection.execute(next_attempt).rowcount == 0:

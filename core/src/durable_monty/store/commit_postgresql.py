@@ -46,6 +46,7 @@ _TURN_COLUMNS = {
     "error": "text",
     "note": "text",
     "is_cancel_delivered": "int",
+    "last_turn": "text",
 }
 _NEWS_COLUMNS = {
     "execution_id": "text",
@@ -56,6 +57,7 @@ _NEWS_COLUMNS = {
     "ended_at": "float8",
     "batch": "int",
     "position": "int",
+    "requires": "text",
 }
 _SNAPSHOT_COLUMNS = {
     "execution_id": "text",
@@ -69,33 +71,41 @@ _CANCEL_COLUMNS = {"execution_id": "text", "call_id": "int", "at": "float8"}
 
 # A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
 # `news` without a status are deliveries of outcomes that were recorded earlier; a delivery counts only with its turn.
+# A turn is `blocked` if it has delivered an outcome of a call that somebody else has ended meanwhile.
 _COMMIT = f"""
 WITH turn AS (
     SELECT * FROM {_records("turns", "t", _TURN_COLUMNS)}
+), news AS (
+    SELECT * FROM {_records("news", "n", _NEWS_COLUMNS)}
+), taken AS (
+    SELECT c.execution_id, c.call_id FROM calls c JOIN news n USING (execution_id, call_id)
+    WHERE n.status IS NOT NULL AND n.attempt = c.attempt AND c.status IN ('pending', 'submitting', 'submitted')
+    FOR UPDATE OF c
+), blocked AS (
+    SELECT n.execution_id FROM news n LEFT JOIN taken t USING (execution_id, call_id)
+    WHERE n.status IS NOT NULL AND n.batch IS NOT NULL AND t.call_id IS NULL
 ), moved AS (
     UPDATE executions e SET version = e.version + 1, worker = t.keep, status = t.status, next_batch = t.next_batch,
         wake_at = CASE WHEN t.ended_at IS NOT NULL OR e.wake_at IS NOT DISTINCT FROM t.seen_wake_at THEN t.wake_at
             ELSE e.wake_at END,
-        started_at = coalesce(e.started_at, t.at), ended_at = t.ended_at, output = t.output, error = t.error, note = coalesce(t.note, e.note), crashes = 0,
+        started_at = coalesce(e.started_at, t.at), ended_at = t.ended_at, output = t.output, error = t.error,
+        note = coalesce(t.note, e.note), crashes = 0, last_turn = t.last_turn,
         is_cancel_delivered = t.is_cancel_delivered
     FROM turn t WHERE e.id = t.id AND e.version = t.version AND e.worker = %(worker)s
+        AND NOT EXISTS (SELECT 1 FROM blocked b WHERE b.execution_id = e.id)
     RETURNING e.id, e.status
-), news AS (
-    SELECT n.*, m.id IS NOT NULL AS is_moved
-    FROM {_records("news", "n", _NEWS_COLUMNS)}
-    LEFT JOIN moved m ON m.id = n.execution_id
 ), settled AS (
     UPDATE calls c SET status = coalesce(n.status, c.status), outcome = coalesce(n.outcome, c.outcome),
-        ended_at = coalesce(n.ended_at, c.ended_at), worker = NULL, due_at = NULL,
-        batch = CASE WHEN n.is_moved THEN n.batch ELSE c.batch END,
-        position = CASE WHEN n.is_moved THEN n.position ELSE c.position END
-    FROM news n
-    WHERE c.execution_id = n.execution_id AND c.call_id = n.call_id AND (
-        (n.status IS NULL AND n.is_moved)
-        OR (n.attempt = c.attempt AND c.status IN ('pending', 'submitting', 'submitted')))
+        ended_at = coalesce(n.ended_at, c.ended_at), worker = NULL, due_at = NULL, expires_at = NULL,
+        batch = CASE WHEN m.id IS NOT NULL THEN n.batch ELSE c.batch END,
+        position = CASE WHEN m.id IS NOT NULL THEN n.position ELSE c.position END
+    FROM news n LEFT JOIN moved m ON m.id = n.execution_id LEFT JOIN moved r ON r.id = n.requires
+        LEFT JOIN taken t ON t.execution_id = n.execution_id AND t.call_id = n.call_id
+    WHERE c.execution_id = n.execution_id AND c.call_id = n.call_id AND (n.requires IS NULL OR r.id IS NOT NULL)
+        AND ((n.status IS NULL AND m.id IS NOT NULL) OR t.call_id IS NOT NULL)
     RETURNING c.execution_id, c.call_id
 ), cancelled AS (
-    UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, batch = -1
+    UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, expires_at = NULL, batch = -1
     FROM {_records("cancelled", "x", _CANCEL_COLUMNS)}
     JOIN moved m ON m.id = x.execution_id
     WHERE c.execution_id = x.execution_id AND c.call_id = x.call_id
@@ -112,7 +122,7 @@ WITH turn AS (
         format = excluded.format, digest = excluded.digest, snapshot = excluded.snapshot
 ), dropped AS (
     DELETE FROM snapshots s USING moved m
-    WHERE s.execution_id = m.id AND m.status IN ('completed', 'failed', 'cancelled')
+    WHERE s.execution_id = m.id AND m.status IN ('completed', 'cancelled')
 ), woken AS (
     UPDATE executions e SET wake_at = %(now)s
     WHERE (e.id = ANY(%(wake)s::text[]) OR e.id IN (SELECT id FROM turn))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from durable_monty.models import job_id_of
+from durable_monty.models import ExecutionStatus, job_id_of
 from durable_monty.records import CommitResult, Delivery, Settlement, Turn
 from durable_monty.store.rows import (
     CALL_COLUMNS,
@@ -24,13 +24,13 @@ from durable_monty.store.rows import (
 _TURN = """
 UPDATE executions SET version = version + 1, worker = :keep, status = :status, next_batch = :next_batch,
     wake_at = CASE WHEN :ended_at IS NOT NULL OR wake_at IS :seen_wake_at THEN :wake_at ELSE wake_at END, started_at = coalesce(started_at, :at), ended_at = :ended_at, output = :output, error = :error,
-    note = coalesce(:note, note), crashes = 0,
+    note = coalesce(:note, note), crashes = 0, last_turn = :last_turn,
     is_cancel_delivered = :is_cancel_delivered
 WHERE id = :id AND version = :version AND worker = :worker
 """
 _SETTLE = """
 UPDATE calls SET status = :status, outcome = :outcome, ended_at = :ended_at, batch = :batch, position = :position,
-    worker = NULL, due_at = NULL
+    worker = NULL, due_at = NULL, expires_at = NULL
 WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt
     AND status IN ('pending', 'submitting', 'submitted')
 """
@@ -43,7 +43,7 @@ _DELIVER = """
 UPDATE calls SET batch = :batch, position = :position WHERE execution_id = :execution_id AND call_id = :call_id
 """
 _CANCEL = """
-UPDATE calls SET status = 'cancelled', ended_at = :at, worker = NULL, due_at = NULL, batch = -1
+UPDATE calls SET status = 'cancelled', ended_at = :at, worker = NULL, due_at = NULL, expires_at = NULL, batch = -1
 WHERE execution_id = :execution_id AND call_id = :call_id AND status IN ('pending', 'submitting', 'submitted')
 """
 _INSERT_CALL = f"""
@@ -62,6 +62,18 @@ WHERE id = :id AND status IN ('scheduled', 'running', 'waiting')
 """
 
 
+class LateDelivery(Exception):
+    """Somebody else has ended a call that a turn delivered another outcome of.
+
+    Attributes:
+        executions: Whose turns these are.
+    """
+
+    def __init__(self, executions: set[str]) -> None:
+        self.executions = executions
+        super().__init__(f"late deliveries in {sorted(executions)}")
+
+
 def commit(
     connection: Connection,
     worker: str,
@@ -70,11 +82,25 @@ def commit(
     wake: Collection[str],
     now: float,
 ) -> CommitResult:
-    """Run inside a transaction; see `Store.commit`."""
+    """Run inside a transaction; see `Store.commit`.
+
+    Raises:
+        LateDelivery: A turn has delivered an outcome that is not its call's; nothing may be kept of this transaction.
+    """
     recorded = [turn for turn in turns if _run(connection, _TURN, [turn_values(turn, worker)])]
     stale = frozenset(turn.execution_id for turn in turns) - {turn.execution_id for turn in recorded}
     deliveries = {(turn.execution_id, item.call_id): item for turn in recorded for item in turn.deliveries}
-    ignored = _settle(connection, settlements, deliveries)
+    delivered = set(deliveries)
+    wanted = [item for item in settlements if item.requires is None or item.requires not in stale]
+    ignored = _settle(connection, wanted, deliveries)
+    late = {
+        item.execution_id
+        for item in wanted
+        if (item.execution_id, item.call_id) in delivered
+        and job_id_of(item.execution_id, item.call_id, item.attempt) in ignored
+    }
+    if late:
+        raise LateDelivery(late)
     _run(
         connection,
         _DELIVER,
@@ -110,7 +136,8 @@ def _record(connection: Connection, turn: Turn) -> None:
     _run(connection, _INSERT_CALL, [call_values(turn.execution_id, call) for call in turn.calls])
     if turn.snapshot is not None:
         _run(connection, _PUT_SNAPSHOT, [snapshot_values(turn)])
-    elif turn.status.is_terminal:
+    elif turn.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
+        # A failed one keeps its last good state, to be retried from.
         _run(connection, _DROP_SNAPSHOT, [{"execution_id": turn.execution_id}])
 
 

@@ -130,6 +130,7 @@ def turn_values(turn: Turn, worker: str) -> dict[str, Any]:
         "error": turn.error,
         "note": turn.note,
         "is_cancel_delivered": int(turn.is_cancel_delivered),
+        "last_turn": turn.last_turn,
     }
 
 
@@ -144,6 +145,7 @@ def settlement_values(item: Settlement, delivery: Delivery | None) -> dict[str, 
         "ended_at": item.ended_at,
         "batch": delivery.batch if delivery else None,
         "position": delivery.position if delivery else None,
+        "requires": item.requires,
     }
 
 

@@ -32,6 +32,7 @@ class NewExecution:
     Attributes:
         checked_at: When the workflow passed the check at submit; None: it was not asked for.
         id_reuse: `"restart"`: one of this id that has ended is replaced.
+        children: The workflows that it may start as children.
     """
 
     row: ExecutionRow
@@ -39,6 +40,7 @@ class NewExecution:
     checked_at: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     id_reuse: IdReuse | None = None
+    children: tuple[WorkflowRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _has_not_begun(row: ExecutionRow) -> bool:
 
 def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) -> None:
     """Give an execution that has not begun what a later start asks for; a paused one stays paused."""
-    save_workflow(connection, new.workflow, new.checked_at)
+    _save_workflows(connection, new)
     values: dict[str, Any] = {
         "workflow": new.row.workflow,
         "inputs": new.row.inputs,
@@ -164,13 +166,18 @@ def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) ->
 
 def _inserted(connection: Connection, new: NewExecution) -> Started | None:
     """The new execution; None: somebody has taken its id or its key a moment earlier."""
-    save_workflow(connection, new.workflow, new.checked_at)
+    _save_workflows(connection, new)
     statement = insert_or_ignore(connection, executions).values(execution_values(new.row))
     if connection.execute(statement.returning(executions.c.id)).first() is None:
         return None
     _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
     tell(connection)
     return Started(new.row.id)
+
+
+def _save_workflows(connection: Connection, new: NewExecution) -> None:
+    for record in (new.workflow, *new.children):
+        save_workflow(connection, record, new.checked_at)
 
 
 def _insert_tags(connection: Connection, execution_id: str, created_at: float, values: Mapping[str, str]) -> None:

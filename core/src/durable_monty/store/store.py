@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -43,8 +45,11 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
+from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
+from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.retention import Retention
@@ -57,13 +62,18 @@ from durable_monty.store.rows import (
 from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.starting import Starting
+from durable_monty.store.steering import Steering
+from durable_monty.store.telling import Telling
+from durable_monty.store.times import Times
+from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    calls.c.status.in_(_AT_EXECUTOR),
+    # Not `in_`: its parameters cannot be expanded in a statement that is run for many rows.
+    or_(*(calls.c.status == status for status in _AT_EXECUTOR)),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
@@ -75,11 +85,15 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
+        self.times = Times(self._connections)
+        self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
         self.retention = Retention(self._connections)
+        self.steering = Steering(self._connections, self._execution)
+        self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -117,6 +131,14 @@ class Store:
         """Within the block, `committed` is called after each transaction of this process that writes."""
         return self._connections.announcing(committed)
 
+    def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
+        """For functions that write to this database in the transaction that records their outcome.
+
+        Args:
+            settled: Called after each commit, from any thread.
+        """
+        return CallTransactions(self._connections, settled, clock)
+
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
         self._connections.close()
@@ -153,8 +175,35 @@ class Store:
         """
         if not settlements and not turns and not wake:
             return CommitResult(frozenset(), frozenset())
-        with self._connections.write_at_once() as connection:
-            return self._commit(connection, worker, settlements, turns, wake, now)
+        blocked: set[str] = set()
+        while True:
+            recordable = [turn for turn in turns if turn.execution_id not in blocked]
+            try:
+                result = self._commit_turns(worker, settlements, recordable, {*wake, *blocked}, now)
+            except LateDelivery as late:
+                blocked |= late.executions
+            else:
+                return replace(result, stale=result.stale | blocked)
+
+    def _commit_turns(
+        self,
+        worker: str,
+        settlements: Sequence[Settlement],
+        turns: Sequence[Turn],
+        wake: Collection[str],
+        now: float,
+    ) -> CommitResult:
+        asking = [turn for turn in turns if has_effects(turn)]
+        if not asking:
+            with self._connections.write_at_once() as connection:
+                return self._commit(connection, worker, settlements, turns, wake, now)
+        with self._connections.write() as connection:
+            result = self._commit(connection, worker, settlements, turns, wake, now)
+            recorded = [turn for turn in asking if turn.execution_id not in result.stale]
+            is_more = perform(connection, recorded, lambda digest: self._workflow(connection, digest), now)
+            if is_more:
+                tell(connection)
+            return replace(result, is_more=is_more)
 
     def claim(
         self, worker: str, now: float, limit: int, ids: Collection[str] | None = None, skip: Collection[str] = ()
@@ -190,10 +239,10 @@ class Store:
         with self._connections.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
-    def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
+    def next_wake_at(self, now: float) -> float | None:
+        """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
-        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
+        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
@@ -240,51 +289,34 @@ class Store:
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
-        """Ask for an execution's cancellation; one that has not begun is cancelled at once.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        this = executions.c.id == execution_id
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status.is_terminal or row.cancel_deadline_at is not None:
-                return row
-            if row.version == 0 and row.worker is None:
-                values: dict[str, Any] = {"status": ExecutionStatus.CANCELLED.value, "ended_at": now, "wake_at": None}
-            else:
-                values = {"cancel_deadline_at": deadline_at, "wake_at": now}
-            connection.execute(update(executions).where(this).values(cancel_reason=reason, **values))
-            tell(connection)
-            return row
-
     # Calls
 
     def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
-        """Take pending calls of an executor whose time has come: they become `submitting`."""
+        """Take pending calls of an executor whose time has come: they become `submitting`.
+
+        Those that have waited longest come first, each unit of priority counting as a minute; calls under a limit are
+        claimed by `limits.claim`.
+        """
+        # Written so that only the index that has them in their order fits.
         chosen = (
             select(calls.c.execution_id, calls.c.call_id)
             .where(
-                calls.c.status == CallStatus.PENDING.value,
+                text("status = 'pending' AND limit_key IS NULL"),
                 calls.c.executor == executor,
-                calls.c.due_at <= now,
+                calls.c.due_at + 0.0 <= now,
             )
-            .order_by(calls.c.due_at)
+            .order_by(text(RANK))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(calls)
             .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
-            .values(status=CallStatus.SUBMITTING.value, worker=worker)
+            .values(status=CallStatus.SUBMITTING.value, worker=worker, due_at=None)
             .returning(calls)
         )
         with self._connections.write() as connection:
-            return [_due_call(row) for row in connection.execute(statement).mappings()]
+            return in_order(_due_call(row) for row in connection.execute(statement).mappings())
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""

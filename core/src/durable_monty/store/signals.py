@@ -1,0 +1,67 @@
+"""Signals: buffered in their order until a call waits for them.
+
+Whoever brings the two together holds the execution's row, so that one that came earlier is never overtaken.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from durable_monty.models import CallStatus
+from durable_monty.records import CallKind
+from durable_monty.store.schema import OPEN_STATUSES, calls, executions, signals
+
+
+def buffer(connection: Connection, execution_id: str, name: str, payload: str, now: float) -> None:
+    """Put a signal behind those of its name."""
+    connection.execute(insert(signals).values(execution_id=execution_id, name=name, payload=payload, sent_at=now))
+
+
+def waiting(connection: Connection, execution_id: str, name: str | None = None) -> list[tuple[int, str, str, int]]:
+    """The calls that wait for a signal, in their order: (call id, name, arguments, line)."""
+    query = (
+        select(calls.c.call_id, calls.c.function, calls.c.arguments, calls.c.line)
+        .where(calls.c.execution_id == execution_id, calls.c.batch.is_(None), calls.c.status.in_(OPEN_STATUSES))
+        .where(calls.c.kind == CallKind.SIGNAL.value)
+        .order_by(calls.c.call_id)
+    )
+    if name is not None:
+        query = query.where(calls.c.function == name)
+    return [(row.call_id, row.function, row.arguments, row.line) for row in connection.execute(query)]
+
+
+def match(connection: Connection, execution_id: str, now: float) -> bool:
+    """Give buffered signals to the calls that wait for them, both in their order; returns whether any was given.
+
+    The execution's row must be locked by this transaction.
+    """
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for call_id, name, _, _ in waiting(connection, execution_id):
+        wanted[name].append(call_id)
+    is_given = False
+    for name, call_ids in wanted.items():
+        there = (
+            select(signals.c.id, signals.c.payload)
+            .where(signals.c.execution_id == execution_id, signals.c.name == name)
+            .order_by(signals.c.id)
+            .limit(len(call_ids))
+        )
+        for call_id, row in zip(call_ids, connection.execute(there).all(), strict=False):
+            connection.execute(delete(signals).where(signals.c.id == row.id))
+            end_call(connection, execution_id, call_id, CallStatus.COMPLETED, row.payload, now)
+            is_given = True
+    return is_given
+
+
+def end_call(
+    connection: Connection, execution_id: str, call_id: int, status: CallStatus, outcome: str, now: float
+) -> None:
+    """Record the outcome of a call that no executor runs, and wake its execution."""
+    connection.execute(
+        update(calls)
+        .where(calls.c.execution_id == execution_id, calls.c.call_id == call_id, calls.c.status.in_(OPEN_STATUSES))
+        .values(status=status.value, outcome=outcome, ended_at=now, due_at=None)
+    )
+    connection.execute(update(executions).where(executions.c.id == execution_id).values(wake_at=now))
