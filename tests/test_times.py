@@ -190,6 +190,84 @@ def test_heartbeats_where_none_are_carried_are_refused_in_clear_words(lite_servi
     assert "choose another executor" in found[1]
 
 
+def test_show_tells_progress_limits_and_times(tmp_path):
+    """As a person sees it while the calls are open."""
+    import json
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    url = f"sqlite:///{tmp_path}/shown.db"
+    (tmp_path / "durable-monty.toml").write_text(f'[store]\nurl = "{url}"\n')
+    release, path = tmp_path / "release", str(tmp_path / "notes")
+    code = (
+        "from asyncio import gather\nfrom durable_monty.flow import options\n"
+        "one = options(report_and_hang, concurrency=1, key='ada', total_timeout_seconds=600)\n"
+        "await gather(one(path, release), one(path, release))"
+    )
+    with OrchestratorService(init_db(url), Config()) as service:
+        inputs = {"path": path, "release": str(release)}
+        execution_id = service.start_execution(code, [host.report_and_hang], inputs)
+        with running(Worker(service)):
+            eventually(lambda: any(call.progress for call in service.runtime.store.calls(execution_id)))
+            command = [str(Path(sys.executable).parent / "durable-monty"), "show", execution_id]
+            text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+            shown = subprocess.run(
+                [*command, "--json"], capture_output=True, text=True, check=True, cwd=tmp_path
+            ).stdout
+            release.touch()
+    assert 'call 0 reported {"page":7}' in text
+    assert "call 1 waits for its limit, support.policy_functions.report_and_hang:ada" in text
+    assert "call 1 has" in text
+    first, second = json.loads(shown)["calls"]
+    assert (first["progress"], first["limit_key"]) == ({"page": 7}, "support.policy_functions.report_and_hang:ada")
+    assert second["policy"]["concurrency"] == 1
+
+
+def test_options_that_cannot_be_are_raised_at_the_call_and_leave_nothing(lite_service):
+    from support import functions
+
+    cases = {
+        "rate='0/s'": "rate is '0/s'",
+        "timeout_seconds=-1": "timeout_seconds is -1",
+        "concurrency=0": "concurrency is 0",
+        "retry={'attempts': 0}": "Retry attempts is 0",
+        "tries=3": "options() has no 'tries'",
+    }
+    for fields, message in cases.items():
+        code = (
+            "from durable_monty.flow import options\n"
+            f"try:\n    found = await options(add, {fields})(1, 2)\nexcept ValueError as e:\n    found = str(e)\nfound"
+        )
+        execution_id = lite_service.start_execution(code, [functions.add], check=False)
+        Worker(lite_service).run(until_complete=True)
+        assert message in lite_service.get_result(execution_id)
+        assert lite_service.runtime.store.calls(execution_id) == []
+
+
+def test_options_are_checked_at_submit_and_so_are_the_arguments(lite_service):
+    from durable_monty import WorkflowCheckError
+    from support import functions
+
+    for wrong in ("options(add, timeout_seconds='5')(1, 2)", "options(add)(1, 'two')", "options(add, timeout=5)(1, 2)"):
+        with pytest.raises(WorkflowCheckError):
+            lite_service.start_execution(f"from durable_monty.flow import options\nawait {wrong}", [functions.add])
+
+
+def test_a_retry_of_one_call_names_its_exceptions_in_the_sandbox(lite_service, tmp_path):
+    from support import functions
+
+    code = (
+        "from durable_monty.flow import Retry, options\n"
+        "twice = Retry(attempts=2, first_delay_seconds=0.01, on=(ValueError, 'ConnectionError'))\n"
+        "try:\n    await options(fail, retry=twice)('KeyError', 'k')\nexcept KeyError:\n    pass\n"
+        "try:\n    await options(fail, retry=twice)('ValueError', 'v')\nexcept ValueError:\n    pass\n"
+    )
+    execution_id = lite_service.start_execution(code, [functions.fail])
+    Worker(lite_service).run(until_complete=True)
+    assert [call.attempt for call in lite_service.runtime.store.calls(execution_id)] == [1, 2]
+
+
 def test_signs_of_life_that_are_garbled_or_of_another_job_are_ignored(lite_service, caplog):
     from durable_monty.envelope import encode_heartbeat
     from durable_monty.hookspecs import hookimpl

@@ -37,7 +37,10 @@ async def total(start: int, urls: list[str]) -> int:
     assert_type(index, int)
     assert_type(await flow.settle(fetch(urls[0])), list[Any])
     result: int = await add(start, len(pages))
-    return result
+    again: int = await flow.options(add, timeout_seconds=5, retry={"attempts": 2})(start, 1)
+    await flow.options(add)("1", 2)  # type: ignore[arg-type]  # the arguments are checked as without options
+    flow.options(add, timeout=5)  # type: ignore[call-arg]  # there is no such option
+    return result + again
 
 
 async def unit_test() -> None:
@@ -48,8 +51,9 @@ async def unit_test() -> None:
 function(retries=3)  # type: ignore[call-overload]  # there is no such option
 
 
-@function
+@function(heartbeat_seconds=5, concurrency=2, rate="5/s", key=lambda: "k", total_timeout_seconds=60)
 def about_itself() -> str:
+    current_call().heartbeat({"done": 1})
     assert_type(current_call().attempt, int)
     return current_call().idempotency_key
 

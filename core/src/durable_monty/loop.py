@@ -276,7 +276,7 @@ class Loop:
             runtime.engine.close_children()
             self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
         self._look_at = now if is_busy else now + self._poll_interval_seconds
-        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at()):
+        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
             if time is not None and time > now:
                 self._look_no_later_than(time)
         self.checkpoints += 1
