@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from durable_monty import (
+    AsyncOrchestratorService,
     Call,
     Executor,
     Failure,
@@ -78,3 +79,14 @@ def main() -> None:
         service.fail_call(execution_id, 0, Failure("lost", "Lost", "gone"))
         Failure("broken", "Broken", "no such kind")  # type: ignore[arg-type]
         add("1", "2")  # type: ignore[arg-type]  # the parameters of a host function are checked
+
+
+async def in_a_web_application() -> None:
+    async with AsyncOrchestratorService("sqlite:///a.db", threads=2) as service:
+        execution_id = await service.start_execution(total, inputs={}, id_reuse="return", tags={"a": "b"})
+        assert_type(execution_id, str)
+        assert_type(await service.wait(execution_id, timeout_seconds=1.5), dict[str, Any])
+        assert_type(await service.backfill("nightly", 0.0, 1.0), list[str])
+        await service.start_execution(total, id_reuse="again")  # type: ignore[arg-type]  # there is no such rule
+        await service.cancel(execution_id, reason=5)  # type: ignore[arg-type]  # parameters are checked
+        await service.get_result()  # type: ignore[call-arg]  # so is what is missing

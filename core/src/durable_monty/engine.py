@@ -139,7 +139,12 @@ class Engine:
             late = self._store.reattempt(attempts)
             for item in attempts:
                 held = self._held.get(item.execution_id)
-                if held is not None and job_id_of(item.execution_id, item.call_id, item.attempt) not in late:
+                if held is None:
+                    continue
+                if job_id_of(item.execution_id, item.call_id, item.attempt) in late:
+                    # The copy may be behind: the same news may have been recorded before, and its answer lost.
+                    self._held.drop(item.execution_id)
+                else:
                     held.reattempt(item)
 
     def release_all(self) -> None:
