@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     # What is slow and does not depend on the interpreter runs on the newest one only.
-    skipped = [] if session.python in (None, FOUND[-1]) else ["-m", "not examples and not chaos and not slow"]
+    skipped = [] if session.python in (None, *FOUND[-1:]) else ["-m", "not examples and not chaos and not slow"]
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal", *skipped]
     session.run("pytest", "-q", *arguments)
 
