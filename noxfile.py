@@ -80,7 +80,7 @@ def wheels(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     for package in PACKAGES:
         session.run("python", "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", str(dist), package)
-    folder = Path(session.create_tmp())
+    folder = Path(session.create_tmp()).resolve()
     environment = folder / "environment"
     session.run("python", "-m", "venv", "--clear", str(environment))
     python = str(environment / "bin" / "python")
