@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import threading
@@ -41,14 +42,21 @@ class Executor:
     """Runs calls in the worker."""
 
     Settings = LocalSettings
+    interface_version = 1
     capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, isolation="thread")
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
+        if settings.mode == "inline":
+            self.capabilities = dataclasses.replace(type(self).capabilities, cancel=False)
         self._context: ExecutorContext | None = None
-        self._undelivered: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._undelivered: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
         # Jobs without an outcome; an outcome of one that is not here comes too late.
         self._open: set[str] = set()
+        # Jobs that this process has taken and that are not completed; any other is lost.
+        self._known: set[str] = set()
+        # Jobs that a lane runs now; they cannot be stopped.
+        self._begun: set[str] = set()
         self._lock = threading.Lock()
         self._is_async: dict[str, bool] = {}
         self._accepted = 0
@@ -68,6 +76,7 @@ class Executor:
         asynchronous = [call for call in calls if self._runs_on_loop(call)]
         with self._lock:
             self._open.update(call.job_id for call in calls)
+            self._known.update(call.job_id for call in calls)
             self._accepted += len(calls)
         if asynchronous:
             self._started_loop().put(asynchronous)
@@ -84,21 +93,23 @@ class Executor:
     def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
         """Outcomes that nobody was told of, and the loss of jobs of a process that is gone."""
         with self._lock:
-            unknown = [job.job_id for job in jobs if job.job_id not in self._open]
+            unknown = [job.job_id for job in jobs if job.job_id not in self._known]
         outcomes = self._drain()
-        told = {outcome.job_id for outcome in outcomes}
         lost = Failure("lost", "Lost", "this process does not run it; the process that did is gone")
-        outcomes += [Outcome(job_id, failure=lost) for job_id in unknown if job_id not in told]
+        outcomes += [Outcome(job_id, failure=lost) for job_id in unknown]
         if not outcomes and wait_seconds > 0:
             try:
-                outcomes = [self._undelivered.get(timeout=wait_seconds), *self._drain()]
+                first = self._undelivered.get(timeout=wait_seconds)
             except queue.Empty:
                 return []
+            outcomes = [*([first] if first is not None else ()), *self._drain()]
         return outcomes
 
     @hookimpl
     def complete(self, jobs: Sequence[Job]) -> None:
         """Let further calls begin."""
+        with self._lock:
+            self._known.difference_update(job.job_id for job in jobs)
         self._backlog.remove(job.job_id for job in jobs)
 
     @hookimpl
@@ -106,10 +117,13 @@ class Executor:
         """Drop what is queued; cancel what runs on the event loop. A running thread goes on, its outcome is dropped."""
         job_ids = [job.job_id for job in jobs]
         with self._lock:
+            # One that nobody knows will never start; one that has begun, or ended, is not stopped.
+            waiting = self._open - self._begun
+            answers = {job_id: job_id in waiting or job_id not in self._known for job_id in job_ids}
             self._open.difference_update(job_ids)
         if self._loop is not None:
             self._loop.cancel(job_ids)
-        return dict.fromkeys(job_ids, True)
+        return answers
 
     @hookimpl
     def stop(self, grace_seconds: float) -> None:
@@ -118,6 +132,7 @@ class Executor:
         while self._open and time.monotonic() < ends_at:
             time.sleep(min(0.01, grace_seconds))
         self._context = None
+        self._undelivered.put(None)  # wakes a poll that waits
         self._backlog.clear()
         self._lanes.close()
         if self._loop is not None:
@@ -164,7 +179,16 @@ class Executor:
     def may_begin(self, call: Call) -> bool:
         """Wait until the worker has kept up; then whether anybody still wants the outcome of this call."""
         self._backlog.wait()
-        return call.job_id in self._open
+        with self._lock:
+            is_wanted = call.job_id in self._open
+            if is_wanted:
+                self._begun.add(call.job_id)
+            return is_wanted
+
+    def has_ended(self, call: Call) -> None:
+        """A lane is through with a call."""
+        with self._lock:
+            self._begun.discard(call.job_id)
 
     def watch(self, call: Call) -> None:
         """Report a timeout when the call's time is over."""
@@ -186,12 +210,14 @@ class Executor:
             self._undelivered.put(outcome)
 
     def _drain(self) -> list[Outcome]:
-        outcomes = []
+        outcomes: list[Outcome] = []
         while True:
             try:
-                outcomes.append(self._undelivered.get_nowait())
+                outcome = self._undelivered.get_nowait()
             except queue.Empty:
                 return outcomes
+            if outcome is not None:
+                outcomes.append(outcome)
 
 
 class LocalExecutor(Executor):
@@ -214,7 +240,9 @@ class ThreadLane:
         """Run one call."""
         if self._executor.may_begin(call):
             self._executor.watch(call)
-            self._executor.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
+            reply = remote.run(call.envelope)
+            self._executor.has_ended(call)
+            self._executor.report(Outcome(call.job_id, reply=reply))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -241,6 +269,7 @@ class ProcessLane:
             outcome = Outcome(call.job_id, failure=timed_out(call))
         except ChildDied as error:
             outcome = Outcome(call.job_id, failure=Failure("lost", "ProcessDied", str(error)))
+        self._executor.has_ended(call)
         self._executor.report(outcome)
 
     def close(self) -> None:
