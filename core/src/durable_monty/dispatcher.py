@@ -227,11 +227,11 @@ class Dispatcher:
 
     def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
         limit = executor.capabilities.max_payload_bytes
-        size = len(due.row.arguments.encode()) if limit is not None else 0
+        size = len(self._call(due).envelope) if limit is not None else 0
         if limit is None or size <= limit:
             return True
         message = (
-            f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
+            f"its envelope, with the arguments, is {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
             "to the data instead"
         )
         self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", "PayloadTooLarge", message))])
