@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import click
 
-from durable_monty.cli import looking, settings, starting, working
+from durable_monty.cli import looking, plugin, settings, starting, working
 from durable_monty.cli.output import Group
 
 
@@ -34,5 +34,6 @@ for command in (
     settings.executors,
     settings.config,
     settings.db,
+    plugin.plugin,
 ):
     main.add_command(command)

@@ -91,12 +91,15 @@ class Polling(Submission):
                     kit.poll(first, 0.05)
                 except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                     problems.append(error)
+                over.wait(0.01)
 
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
-        jobs = [job for number in range(10) for job in kit.start_calls(make_call(functions.echo, number))]
-        over.set()
-        thread.join(self.patience_seconds)
+        try:
+            jobs = [job for number in range(10) for job in kit.start_calls(make_call(functions.echo, number))]
+        finally:
+            over.set()
+            thread.join(self.patience_seconds)
         assert not problems, f"poll failed while calls were submitted: {problems[0]!r}"
         values = [reply.value for reply in kit.finish([*first, *jobs])[1:]]
         assert values == list(range(10)), f"ten calls that were submitted meanwhile came back as {values!r}"
