@@ -215,3 +215,32 @@ def test_a_small_executor_of_a_script_may_answer_from_a_thread_of_its_own(lite_s
     execution_id = lite_service.start_execution(code, [host.add])
     Worker(lite_service, Threads(), poll_interval=3600).run(until_complete=True)
     assert lite_service.get_result(execution_id) == list(range(1, 21))
+
+
+def test_a_job_is_not_polled_before_its_submission_has_returned(lite_service):
+    """The executor would not know it yet, and rightly say that it is lost."""
+
+    class Slow(Scripted):
+        submitting = frozenset()
+        polled_early = False
+
+        @hookimpl
+        def submit(self, calls):
+            self.submitting = {call.job_id for call in calls}
+            polled_since.wait(0.2)
+            answers = super().submit(calls)
+            self.submitting = frozenset()
+            return answers
+
+        @hookimpl
+        def poll(self, jobs, wait_seconds):
+            self.polled_early |= any(job.job_id in self.submitting for job in jobs)
+            polled_since.set()
+            return super().poll(jobs, wait_seconds)
+
+    polled_since = threading.Event()
+    executor = Slow()
+    execution_id = lite_service.start_execution("await add(await add(1, 2), 3)", [host.add])
+    Worker(lite_service, executor).run(until_complete=True)
+    assert lite_service.get_result(execution_id) == 6
+    assert not executor.polled_early

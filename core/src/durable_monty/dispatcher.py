@@ -180,8 +180,9 @@ class Dispatcher:
 
     def _submit(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> float | None:
         breaker = self._breakers[executor.name]
-        # Remembered before they are submitted: an outcome may come before `submit` returns.
-        self._jobs.add(executor.name, batch)
+        # Remembered before they are submitted: an outcome may come before `submit` returns. Not polled until then: an
+        # executor that is asked about a job which has not arrived would say that it is lost.
+        self._jobs.add(executor.name, batch, is_submitting=True)
         sendable = [due for due in batch if self._fits(executor, due)]
         try:
             answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
@@ -194,6 +195,7 @@ class Dispatcher:
                 extra={"executor": executor.name, "calls": len(sendable)},
             )
             return self._put_back(sendable, due_at)
+        self._jobs.set_submitted(job_id(due) for due in sendable)
         breaker.failures = 0
         return self._take_answers(executor, sendable, answers)
 

@@ -86,7 +86,8 @@ class ExecutorSpec:
         """Tell what is new about open jobs.
 
         Called by: the collector, in a thread of this executor's own, again and again while jobs are open, with 1 to
-            `max_batch` of them; successive calls walk through all open jobs. Not called where `pushes` is declared.
+            `max_batch` of them; successive calls walk through all open jobs. Not about a job whose `submit` has not
+            returned, and not at all where `pushes` is declared.
             After a call without news comes a pause of `poll_interval_seconds`.
         Called again: for a job whose outcome was returned, until that outcome is durable; and after a crash by
             another process, which has nothing but `Job`. The first outcome of a job counts.
