@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
+
+from support import environments
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = str(Path(sys.executable).parent / "durable-monty")
@@ -35,22 +36,10 @@ def scaffolded(tmp_path):
     return tmp_path / "durable-monty-my-farm"
 
 
-@pytest.fixture
-def python(tmp_path):
-    """A clean environment that sees what this one has installed, and nothing of the workspace's tests."""
-    folder = tmp_path / "environment"
-    venv.create(folder, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    mine = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "shared.pth").write_text(f"import site; site.addsitedir({mine!r})\n")
-    return folder / "bin" / "python"
-
-
 @pytest.mark.slow
-def test_a_new_plug_in_installs_is_found_and_passes_the_kit(scaffolded, python, tmp_path):
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=scaffolded)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+def test_a_new_plug_in_installs_is_found_and_passes_the_kit(scaffolded, tmp_path):
+    python = environments.new_environment(tmp_path / "environment")
+    environments.install(python, environments.build(scaffolded, tmp_path / "dist"))
     command = [python, "-c", "from durable_monty.cli import main; main()"]
     listed = json.loads(run(*command, "executors", "list", "--json", cwd=tmp_path))
     assert {row["name"]: row["distribution"] for row in listed}["my_farm"] == "durable-monty-my-farm"

@@ -1,0 +1,31 @@
+"""Environments with what this one has installed, and one distribution more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+
+def new_environment(folder: Path) -> Path:
+    """The interpreter of a new environment that sees what this one has installed."""
+    venv.create(folder, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    mine = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "shared.pth").write_text(f"import site; site.addsitedir({mine!r})\n")
+    return folder / "bin" / "python"
+
+
+def build(project: Path, folder: Path) -> Path:
+    """The wheel of a project, which is not touched otherwise."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def install(python: Path, wheel: Path) -> None:
+    """Install a wheel, and nothing that it requires, without an index."""
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
