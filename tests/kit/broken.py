@@ -291,6 +291,12 @@ class Swaps(Spoiling):
         return answers
 
 
+@breaks("test_an_executor_that_pushes_need_not_be_polled")
+class WaitsToBeAsked(Volatile):
+    def on_end(self, outcome):
+        pass
+
+
 @breaks("test_no_job_is_called_lost_because_the_back_end_is_away")
 class AwayIsLost(Reference):
     def on_poll(self, jobs, wait_seconds):

@@ -52,6 +52,7 @@ class Machine:
         self.seen: set[str] = set()
         self.requests = 0
         self._queue: deque[Record] = deque()
+        self.on_end = lambda outcome: None
         self._is_over = False
         for _ in range(self.slots):
             self._add_slot()
@@ -85,7 +86,8 @@ class Machine:
                 return False
             record.outcome, record.state = outcome, state
             self.changed.notify_all()
-            return True
+        self.on_end(outcome)
+        return True
 
     def kill(self, job_id: str) -> None:
         record = self.records[job_id]
@@ -280,6 +282,14 @@ class Volatile(Reference):
     @property
     def machine(self):
         return self._machine
+
+    @hookimpl
+    def start(self, context):
+        self.context = context
+        self._machine.on_end = self.on_end
+
+    def on_end(self, outcome):
+        self.context.deliver([outcome])
 
     @hookimpl
     def stop(self, grace_seconds):

@@ -8,9 +8,9 @@ import venv
 from pathlib import Path
 
 
-def new_environment(folder: Path) -> Path:
+def new_environment(folder: Path, *, with_pip: bool = False) -> Path:
     """The interpreter of a new environment that sees what this one has installed."""
-    venv.create(folder, symlinks=True)
+    venv.create(folder, symlinks=True, with_pip=with_pip)
     (site,) = folder.glob("lib/python*/site-packages")
     mine = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "shared.pth").write_text(f"import site; site.addsitedir({mine!r})\n")

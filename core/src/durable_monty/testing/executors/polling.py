@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 
 from durable_monty.models import Capabilities, Job, Outcome
@@ -110,6 +111,16 @@ class Polling(Submission):
         replies = kit.finish(jobs)
         swapped = [job.job_id for job, reply in zip(jobs, replies, strict=True) if reply.job_id != job.job_id]
         assert not swapped, f"the reply of another job was told for {swapped!r}"
+
+    def test_an_executor_that_pushes_need_not_be_polled(self, kit: Driver, can: Capabilities) -> None:
+        """It hands outcomes to `context.deliver`; where it declares `pushes`, the core never polls it."""
+        jobs = kit.start_calls(make_call(functions.echo, "pushed"))
+        if can.pushes:
+            ends_at = time.monotonic() + self.patience_seconds
+            while not kit.outcomes[jobs[0].job_id] and time.monotonic() < ends_at:
+                time.sleep(0.01)
+            assert kit.outcomes[jobs[0].job_id], "it declares pushes, and told of no outcome until it was polled"
+        kit.finish(jobs)
 
     def test_no_job_is_called_lost_because_the_back_end_is_away(self) -> None:
         """A back end that does not answer knows nothing about its jobs; raising is no news, and all is well."""
