@@ -16,6 +16,13 @@ from kit.runner import PROMISES, complaint
 FOLDER = Path(kit.__file__).parent
 EVERY_BROKEN = [(promise, suite) for promise in sorted(BROKEN) for suite in BROKEN[promise]]
 
+IN_OTHER_PROCESSES = {
+    "test_a_call_whose_submitter_was_killed_before_the_answer_can_be_submitted_again",
+    "test_the_outcome_of_a_job_of_a_killed_worker_reaches_the_next_one",
+    "test_importing_it_is_light",
+}
+"""They take a second each, and the faults of the others are of no concern to them."""
+
 
 def suite_of(kind):
     return type("Suite", (ReferenceSuite,), {"kind": kind})
@@ -49,7 +56,7 @@ def test_a_broken_executor_is_found_out_in_a_sentence(promise, suite):
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("promise", "suite"), EVERY_BROKEN, ids=names)
 def test_a_broken_executor_breaks_no_other_promise(promise, suite):
-    others = [name for name in PROMISES if name != promise]
+    others = [name for name in PROMISES if name != promise and name not in IN_OTHER_PROCESSES]
     assert {name: found for name in others if (found := complaint(suite, name))} == {}
 
 

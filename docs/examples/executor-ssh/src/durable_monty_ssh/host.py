@@ -35,7 +35,7 @@ def submit(root: Path, calls: list[dict[str, Any]]) -> None:
             if lock is None or (folder / "pid").exists():
                 continue
             (folder / "envelope").write_text(json.dumps(call))
-            command = [sys.executable, "-m", __name__, str(folder), str(lock)]
+            command = [sys.executable, "-m", "durable_monty_ssh.host", str(folder), str(lock)]
             with (folder / "output").open("wb") as output:
                 # It inherits the lock, so there is no moment at which nobody holds it.
                 process = subprocess.Popen(
