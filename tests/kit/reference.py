@@ -251,8 +251,9 @@ class Reference:
         return record.outcome
 
     def on_complete(self, jobs):
+        records = self.machine.records
         for job in jobs:
-            self.machine.records.pop(job.job_id, None)
+            records.pop(job.job_id, None)
 
     def on_cancel(self, jobs):
         return {job.job_id: self.machine.withdraw(job.job_id) for job in jobs}

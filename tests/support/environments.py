@@ -14,6 +14,12 @@ def new_environment(folder: Path, *, with_pip: bool = False) -> Path:
     (site,) = folder.glob("lib/python*/site-packages")
     mine = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "shared.pth").write_text(f"import site; site.addsitedir({mine!r})\n")
+    scripts = Path(sys.executable).parent
+    # Found beside the interpreter; a script of pip's would run the interpreter that it was installed for.
+    (folder / "bin" / "monty").symlink_to(scripts / "monty")
+    pytest = folder / "bin" / "pytest"
+    pytest.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m pytest "$@"\n')
+    pytest.chmod(0o755)
     return folder / "bin" / "python"
 
 

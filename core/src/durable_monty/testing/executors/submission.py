@@ -18,8 +18,8 @@ class Submission(Promises):
         assert answers == [], f"submit was given no call and answered {answers!r}"
 
     def test_one_call_is_run_and_its_value_comes_back(self, kit: Driver) -> None:
-        (reply,) = kit.run(make_call(functions.echo, 7))
-        assert reply.value == 7, f"echo(7) came back as {reply!r}"
+        (reply,) = kit.run(make_call(functions.echo, 42))
+        assert reply.value == 42, f"echo(42) came back as {reply!r}"
 
     def test_an_async_function_is_run_to_its_end(self, kit: Driver) -> None:
         """Every executor runs `async def` functions; `remote.run` does it."""
