@@ -518,7 +518,7 @@ class StoppedByATimeout(Spoiling):
 class CancelsInWords(Reference):
     """Says that jobs are stopped which note that they run for so long."""
 
-    seconds = 0.0
+    seconds = ReferenceSuite.pause_seconds * 2
 
     def on_cancel(self, jobs):
         records = {job.job_id: self.machine.records.get(job.job_id) for job in jobs}

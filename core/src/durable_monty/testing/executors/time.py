@@ -35,13 +35,16 @@ class Time(Completion):
         """It stands behind as many others as a batch holds; where all begin at once it counts as running."""
         key = make_call(functions.echo).execution_id
         others = [make_call(functions.sleep, self.pause_seconds / 4) for _ in range(self._crowd(can))]
-        *jobs, victim = kit.start_calls(*others, make_call(functions.note_begin_and_end, key, 0.0, execution_id=key))
+        wanted_no_more = make_call(functions.note_begin_and_end, key, self.pause_seconds * 2, execution_id=key)
+        *jobs, victim = kit.start_calls(*others, wanted_no_more)
         is_stopped = self._cancelled(kit, [victim], can).get(victim.job_id, False)
         kit.finish(jobs)
         if can.cancel:
             assert is_stopped, "it declares cancel, and did not stop a job that waited behind others"
         if is_stopped:
-            assert "end" not in kit.runs(key), "cancel said that a queued job will never start, and it ran"
+            kit.run(make_call(functions.sleep, self.pause_seconds * 2.5))
+            assert "end" not in kit.runs(key), "cancel said that a queued job will never start, and it ran to its end"
+        kit.complete([victim])
 
     def test_a_running_job_that_is_said_to_be_cancelled_does_not_end_well(self, kit: Driver, can: Capabilities) -> None:
         """True means: it is stopped. An executor that cannot stop it says False, and that is fine."""
@@ -49,7 +52,7 @@ class Time(Completion):
         (job,) = kit.start_calls(make_call(functions.note_begin_and_end, key, self.pause_seconds, execution_id=key))
         self._until_begun(kit, key, can)
         is_stopped = self._cancelled(kit, [job], can).get(job.job_id, False)
-        kit.run(*[make_call(functions.sleep, self.pause_seconds * 1.5)])
+        kit.run(make_call(functions.sleep, self.pause_seconds * 1.5))
         if is_stopped:
             assert "end" not in kit.runs(key), "cancel said that a running job is stopped, and it went on to its end"
         kit.complete([job])
