@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,56 @@ def test_every_assertion_of_the_kit_says_what_is_wrong():
 def _narrows_a_type(node):
     """`assert x is not None` for the type checker, after what it depends on was asserted."""
     return isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.IsNot)
+
+
+WEAKER = """
+import pytest
+from durable_monty.testing import ExecutorSuite
+from durable_monty_local import Executor, LocalSettings
+
+
+class TestWeaker(ExecutorSuite):
+    @pytest.fixture
+    def executor(self):
+        return Executor(LocalSettings())
+
+    def test_stats_are_numbers_by_name(self):
+        pass
+
+    @pytest.mark.xfail(reason="said")
+    def test_importing_it_is_light(self):
+        assert False
+
+    @pytest.mark.skip(reason="a skip is no reason")
+    def test_an_empty_batch_is_answered_with_nothing(self):
+        pass
+
+
+class TestNothing(ExecutorSuite):
+    pass
+"""
+
+
+def test_a_suite_that_is_weaker_or_empty_fails_and_says_so(tmp_path):
+    """As its author sees it: run by pytest, with the values that were compared."""
+    (tmp_path / "test_weaker.py").write_text(WEAKER)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "no_promise_is", "test_weaker.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    quiet = "test_an_empty_batch_is_answered_with_nothing, test_stats_are_numbers_by_name"
+    assert f"TestWeaker overrides promises without a reason: {quiet}; mark each" in done.stdout
+    assert "assert not ['test_an_empty_batch" in done.stdout, "the modules of the kit are not rewritten"
+    assert "TestNothing has no fixture `executor`: define one that returns the executor to test" in done.stdout
+
+
+def test_the_promise_that_watches_over_the_others_cannot_be_overridden():
+    guard = "test_no_promise_is_overridden_without_a_reason"
+    with pytest.raises(TypeError, match=guard):
+        type("Suite", (ReferenceSuite,), {guard: lambda self: None})
+
+
+def test_the_names_of_the_kit_are_loaded_when_they_are_used():
+    """The functions in `durable_monty.testing.functions` run where there is no pytest."""
+    code = "import sys, durable_monty.testing.functions; print('pytest' in sys.modules, 'pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

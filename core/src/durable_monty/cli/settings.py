@@ -65,7 +65,7 @@ def list_executors(as_json: bool, config_path: str | None) -> None:
                 row["plugin"],
                 row["distribution"] or "not installed",
                 row["version"],
-                "; ".join(text for text in ("default" if row["is_default"] else "", row["problem"] or "") if text),
+                _remark(row),
             )
             for row in rows
         ],
@@ -97,6 +97,10 @@ def check_executors(names: Sequence[str], as_json: bool, config_path: str | None
                 click.echo(f"  {finding.level}: {finding.message}{remedy}")
     if any(item["status"] == "broken" for item, _ in results):
         sys.exit(UNUSABLE)
+
+
+def _remark(row: dict[str, Any]) -> str:
+    return "; ".join([*(["default"] if row["is_default"] else []), *([row["problem"]] if row["problem"] else [])])
 
 
 def _problem(plugin: str, info: PluginInfo | None) -> str | None:

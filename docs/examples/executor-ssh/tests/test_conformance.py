@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from durable_monty_ssh import Executor, Settings
+from durable_monty_ssh import Executor, SSHSettings
 
 from durable_monty.testing import ExecutorSuite
 
@@ -28,7 +28,7 @@ class TestSSH(ExecutorSuite):
     @pytest.fixture
     def executor(self, options, tmp_path):
         host = f"{getpass.getuser()}@127.0.0.1"
-        return Executor(Settings(host=host, options=options, python=sys.executable, folder=str(tmp_path / "jobs")))
+        return Executor(SSHSettings(host=host, options=options, python=sys.executable, folder=str(tmp_path / "jobs")))
 
     def make_unreachable(self):
-        return Executor(Settings(host="127.0.0.1", options=["-p", "1"]))
+        return Executor(SSHSettings(host="127.0.0.1", options=["-p", "1"]))

@@ -5,7 +5,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     # The machine runs `durable_monty_ssh.host` and need not have pydantic, so nothing is imported before it is asked for.
-    if name in ("Executor", "Settings"):
+    if name in ("Executor", "SSHSettings"):
         from durable_monty_ssh import executor
 
         return getattr(executor, name)

@@ -17,7 +17,7 @@ _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 120
 _MAX_WAIT_SECONDS = 2.0  # not longer: a poll that waits does not hear of `stop`
 
 
-class Settings(BaseModel):
+class SSHSettings(BaseModel):
     """Table `[executors.ssh]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,10 +33,10 @@ class Settings(BaseModel):
 class Executor:
     """Runs calls on another machine."""
 
-    Settings = Settings
+    Settings = SSHSettings
     interface_version = 1
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: SSHSettings) -> None:
         self.settings = settings
         self.capabilities = Capabilities(
             caller_ids=True,
