@@ -8,6 +8,7 @@ Prints the names of the boundaries, one line each, with the exit codes.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -36,15 +37,18 @@ third = await fail_until_third()
 [first, *rest, third]
 """
 STORE = (
-    *("start", "register", "take_over", "claim", "commit", "claim_calls"),
+    *("starting.start", "register", "take_over", "claim", "commit", "claim_calls"),
     *("store_tokens", "put_back", "reattempt", "release"),
 )
+"""Methods of the store, each a transaction; those of its parts with the part's name."""
 
 
 def run_worker(url: str, folder: Path, execution_id: str, passed: Callable[[str], None]) -> None:
     store = init_db(url, synchronous="NORMAL")
     for name in STORE:
-        setattr(store, name, _told(getattr(store, name), name, passed))
+        *parts, method = name.split(".")
+        part = functools.reduce(getattr, parts, store)
+        setattr(part, method, _told(getattr(part, method), name, passed))
     with OrchestratorService(store, Config()) as service:
         inputs = {"path": str(folder / f"{execution_id}.notes")}
         service.start_execution(MANY, [host.note, host.fail_until_third], inputs, execution_id=execution_id)
@@ -97,7 +101,7 @@ def main(url: str, folder: Path, is_exhaustive: bool) -> None:
     passed = Counter(trace.read_text().split())
     for name, count in sorted(passed.items()):
         for number in range(1, count + 1) if is_exhaustive else sorted({1, count // 2 + 1}):
-            execution_id = f"{name}-{number}"
+            execution_id = f"{name.replace('.', '_')}-{number}"
             codes = [
                 forked(url, folder, execution_id, dying_at(name, number)),
                 forked(url, folder, execution_id, dying_at("take_over", 1)),

@@ -213,19 +213,6 @@ class Dispatcher:
         """Whether an executor has to be told again."""
         return bool(self._to_complete)
 
-    def cancel_in_process(self, calls: Iterable[DueCall]) -> set[str]:
-        """Stop jobs whose time is over and that run in this process; returns those that are just ending by themselves.
-
-        These are stopped before that is durable: a function may be about to commit the outcome of its call itself.
-        """
-        ending = set()
-        for name, group in _grouped(calls).items():
-            executor = self._executors.get(name)
-            if executor is not None and executor.has("cancel") and not executor.capabilities.survives_restart:
-                answers = executor.cancel([Job(job_id(due), due.row.token) for due in group], force=True)
-                ending |= {key for key, is_stopped in answers.items() if not is_stopped}
-        return ending
-
     def cancel(self, calls: Iterable[DueCall]) -> None:
         """Ask executors to stop jobs whose calls have ended in the database."""
         for name, group in _grouped(calls).items():

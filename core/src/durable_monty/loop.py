@@ -213,12 +213,7 @@ class Loop:
 
     def _expire(self) -> None:
         """Let calls fail whose time is over."""
-        overdue = self._expiry.overdue()
-        at_executor = [due for due, _ in overdue if due.row.status is not CallStatus.PENDING]
-        ending = self._dispatcher.cancel_in_process(at_executor)
-        for due, failure in overdue:
-            if job_id(due) in ending:
-                continue
+        for due, failure in self._expiry.overdue():
             if due.row.status is not CallStatus.PENDING:
                 self._expired[job_id(due)] = due
             self._collector.deliver(due.row.executor or "", [Outcome(job_id(due), failure=failure)])
