@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from durable_monty.aio import AsyncOrchestratorService
     from durable_monty.errors import (
         CallEnded,
         CallNotFound,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
         InputError,
         PluginError,
         Problem,
+        ScheduleConflict,
+        ScheduleError,
+        ScheduleNotFound,
         SchemaMismatch,
         SignalRefused,
         SignatureMismatch,
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accepted",
+    "AsyncOrchestratorService",
     "Call",
     "CallEnded",
     "CallNotFound",
@@ -88,6 +93,9 @@ __all__ = [
     "Problem",
     "Refused",
     "Retry",
+    "ScheduleConflict",
+    "ScheduleError",
+    "ScheduleNotFound",
     "SchemaMismatch",
     "SignalRefused",
     "SignatureMismatch",
@@ -107,6 +115,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "durable_monty.aio": ("AsyncOrchestratorService",),
     "durable_monty.errors": (
         "CallEnded",
         "CallNotFound",
@@ -125,6 +134,9 @@ _MODULES = {
         "InputError",
         "PluginError",
         "Problem",
+        "ScheduleConflict",
+        "ScheduleError",
+        "ScheduleNotFound",
         "SchemaMismatch",
         "SignalRefused",
         "SignatureMismatch",

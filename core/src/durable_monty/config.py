@@ -105,6 +105,20 @@ class SecurityTable(Table):
     )
 
 
+class RetentionTable(Table):
+    """Table `[retention]`: what workers delete now and then."""
+
+    delete_after_seconds: PositiveFloat | None = Field(
+        None, description="Executions that ended longer ago are deleted by workers; without it none are."
+    )
+    statuses: list[Literal["completed", "failed", "cancelled"]] = Field(
+        ["completed", "failed", "cancelled"],
+        min_length=1,
+        description="Only executions that ended like this are deleted.",
+    )
+    interval_seconds: PositiveFloat = Field(60.0, description="How often a worker looks for them.")
+
+
 class FunctionsTable(Table):
     """Table `[functions]`."""
 
@@ -188,6 +202,7 @@ class Config(Table):
         default_factory=dict, description="Pattern of a dotted path to executor; the first match wins."
     )
     functions: FunctionsTable = Field(default_factory=FunctionsTable)
+    retention: RetentionTable = Field(default_factory=RetentionTable)
     function: dict[str, FunctionTable] = Field(default_factory=dict)
 
     @property

@@ -156,6 +156,18 @@ class SignalRefused(DurableMontyError, TypeError):
     """The execution waits for this signal with a payload of another type."""
 
 
+class ScheduleError(DurableMontyError, ValueError):
+    """A schedule that cannot be, or cannot do what was asked."""
+
+
+class ScheduleNotFound(ScheduleError):
+    """No schedule has this name."""
+
+
+class ScheduleConflict(ScheduleError):
+    """The name is taken by a schedule that differs."""
+
+
 class CallNotFound(DurableMontyError, ValueError):
     """The execution has no such call."""
 

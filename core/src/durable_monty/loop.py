@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from durable_monty.chores import Cleaner
 from durable_monty.collector import Arrival, Collector, Verdict
 from durable_monty.dispatcher import Dispatcher
 from durable_monty.durations import backoff_seconds
 from durable_monty.engine import Advanced
 from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
+from durable_monty.firing import Firer
 from durable_monty.jobs import OpenJobs, job_id
 from durable_monty.records import DueCall
 from durable_monty.runtime import Runtime
@@ -68,6 +70,8 @@ class Loop:
             signing_key=key,
             clock=runtime.clock,
         )
+        self._firer = Firer(runtime.store)
+        self._cleaner = Cleaner(runtime.store, runtime.config.retention)
         self._look_at = 0.0
         self._looks_seen = runtime.looks_wanted
         self._rings_seen = runtime.bell.rings
@@ -192,6 +196,8 @@ class Loop:
             self._look_no_later_than(0.0)
         if advanced.ended:
             self.checkpoints += 1
+            if self._firer.is_queueing:
+                self._look_no_later_than(0.0)
 
     def _submit(self, calls: Sequence[DueCall]) -> None:
         due_at = self._dispatcher.submit(calls)
@@ -205,6 +211,10 @@ class Loop:
         self._looks_seen = runtime.looks_wanted
         is_busy = False
         now = runtime.clock()
+        if self._firer.fire(now):
+            self._on_step("schedules fired")
+        if self._cleaner.clean(now):
+            self._on_step("ended executions deleted")
         if runtime.store.has_due(runtime.lease.worker, now):
             advanced = runtime.engine.advance_due(self._dispatcher.capacity())
             self._on_step("due turns recorded")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import click
 
-from durable_monty.cli import looking, settings, starting, working
+from durable_monty.cli import looking, pruning, schedules, settings, starting, working
 from durable_monty.cli.output import Group
 
 
@@ -31,6 +31,8 @@ for command in (
     looking.show,
     looking.result,
     looking.cancel,
+    schedules.schedule,
+    pruning.prune,
     settings.executors,
     settings.config,
     settings.db,

@@ -14,6 +14,9 @@ from durable_monty.store.commit_postgresql import CHANNEL
 
 log = logging.getLogger(__name__)
 
+ENDED_CHANNEL = "durable_monty_ended"
+"""The channel on which a trigger of the database notifies that an execution has ended or is paused."""
+
 _RECONNECT_SECONDS = 2.0
 
 
@@ -47,7 +50,7 @@ class SqliteChanges:
 
 
 class PostgresqlChanges:
-    """Listens on the channel on which every writer of runnable work notifies; a thread of its own.
+    """Listens on a channel, by default that on which every writer of runnable work notifies; a thread of its own.
 
     Args:
         notified: Called for each notification, in that thread.
@@ -55,8 +58,9 @@ class PostgresqlChanges:
 
     is_polled = False
 
-    def __init__(self, engine: Engine, notified: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, notified: Callable[[], None], channel: str = CHANNEL) -> None:
         self._engine = engine
+        self._channel = channel
         self._notified = notified
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="durable-monty-listen", daemon=True)
@@ -77,7 +81,7 @@ class PostgresqlChanges:
                     raw: Any = connection.connection.driver_connection
                     raw.rollback()
                     raw.autocommit = True
-                    raw.execute(f"LISTEN {CHANNEL}")
+                    raw.execute(f"LISTEN {self._channel}")
                     # What was notified while nobody listened is found by looking.
                     self._notified()
                     while not self._stopping.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ class Connections:
         self._lock = threading.RLock()
         self._kept: dict[str | None, Connection] = {}
         self._pid = os.getpid()
+        self._announced: list[Callable[[], None]] = []
 
     @property
     def is_postgresql(self) -> bool:
@@ -46,10 +47,18 @@ class Connections:
             StoreUnreachable: The database went away; the transaction may or may not have been committed.
             StoreError: The database refused what was asked; nothing was written.
         """
-        with self._lock, self._translated():
-            connection = self._kept_connection(None)
-            with connection.begin():
-                yield connection
+        with self._transaction() as connection:
+            yield connection
+        self._announce()
+
+    @contextmanager
+    def announcing(self, committed: Callable[[], None]) -> Iterator[None]:
+        """Within the block, `committed` is called after each transaction of this process that writes."""
+        self._announced.append(committed)
+        try:
+            yield
+        finally:
+            self._announced.remove(committed)
 
     @contextmanager
     def write_at_once(self) -> Iterator[Connection]:
@@ -65,6 +74,7 @@ class Connections:
             return
         with self._lock, self._translated():
             yield self._kept_connection("AUTOCOMMIT")
+        self._announce()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -72,7 +82,7 @@ class Connections:
         self._check_fork()
         if self.is_in_memory:
             # There is only one connection to a database in memory.
-            with self.write() as connection:
+            with self._transaction() as connection:
                 yield connection
             return
         with (
@@ -93,6 +103,17 @@ class Connections:
         with self._lock:
             self._drop_kept()
             self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._lock, self._translated():
+            connection = self._kept_connection(None)
+            with connection.begin():
+                yield connection
+
+    def _announce(self) -> None:
+        for committed in tuple(self._announced):
+            committed()
 
     def _kept_connection(self, isolation_level: str | None) -> Connection:
         self._check_fork()

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Select, select, tuple_
 
+from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow
 from durable_monty.store.connections import Connections
 from durable_monty.store.rows import execution_row
@@ -16,6 +17,7 @@ from durable_monty.store.schema import executions, tags, workflows
 
 # Stays below the limit of parameters in one statement of older SQLite libraries.
 _IN_LIMIT = 500
+_MOVING = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class Listing:
             ]
         merged = heapq.merge(*pages, key=lambda row: (row.created_at, row.id), reverse=True)
         return [row for row, _ in zip(merged, range(limit), strict=False)]
+
+    def living(self, ids: Sequence[str]) -> set[str]:
+        """Those of these executions that have not ended and are not paused."""
+        found: set[str] = set()
+        with self._connections.read() as connection:
+            for start in range(0, len(ids), _IN_LIMIT):
+                some = executions.c.id.in_(list(ids[start : start + _IN_LIMIT]))
+                query = select(executions.c.id).where(some, executions.c.status.in_(_MOVING))
+                found.update(connection.scalars(query))
+        return found
 
     def tags(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """The tags of each of these executions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -44,19 +45,21 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite, steering
 from durable_monty.store import signals as signals_
 from durable_monty.store.attempts import record_attempts
-from durable_monty.store.changes import PostgresqlChanges, SqliteChanges
+from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
+from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
     call_row,
     execution_row,
     snapshot_record,
     workflow_record,
 )
+from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.starting import Starting
 
@@ -80,6 +83,8 @@ class Store:
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
+        self.schedules = Schedules(self._connections)
+        self.retention = Retention(self._connections)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -106,6 +111,16 @@ class Store:
         if self._connections.is_postgresql:
             return PostgresqlChanges(self._connections.engine, notified)
         return SqliteChanges(self._connections.data_version)
+
+    def watch_ends(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
+        """As `watch`, for the ends of executions, whoever brings them about."""
+        if self._connections.is_postgresql:
+            return PostgresqlChanges(self._connections.engine, notified, ENDED_CHANNEL)
+        return self.watch(notified)
+
+    def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `committed` is called after each transaction of this process that writes."""
+        return self._connections.announcing(committed)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
@@ -208,13 +223,14 @@ class Store:
             return connection.execute(query.limit(1)).first() is not None
 
     def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution or a pending call is due; None if nothing waits for a time."""
+        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
         due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
                 connection.scalar(due.order_by(calls.c.due_at).limit(1)),
+                self.schedules.next_at(connection),
             ]
         return min((time for time in times if time is not None), default=None)
 

@@ -39,6 +39,20 @@ _INDEXES = (
 )
 
 
+# Notifies whoever waits for the end of an execution, whatever brings it about.
+_ENDED = (
+    """
+    CREATE FUNCTION durable_monty_ended() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_notify('durable_monty_ended', ''); RETURN NULL; END $$
+    """,
+    """
+    CREATE TRIGGER executions_ended AFTER UPDATE OF status ON executions FOR EACH ROW
+    WHEN (NEW.status IN ('completed', 'failed', 'cancelled', 'paused') AND NEW.status <> OLD.status)
+    EXECUTE FUNCTION durable_monty_ended()
+    """,
+)
+
+
 def upgrade() -> None:
     """Add columns, tables and indexes."""
     op.add_column("workflows", sa.Column("parameters", sa.Text, nullable=False, server_default="[]"))
@@ -96,10 +110,16 @@ def upgrade() -> None:
     op.create_index("tags_value", "tags", ["name", "value", "created_at", "execution_id"])
     op.create_index("signals_of", "signals", ["execution_id", "name", "id"])
     op.create_index("schedules_next_at", "schedules", ["next_at"])
+    if op.get_bind().dialect.name == "postgresql":
+        for statement in _ENDED:
+            op.execute(statement)
 
 
 def downgrade() -> None:
     """Back to 0001; what the new tables and columns hold is lost."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER executions_ended ON executions")
+        op.execute("DROP FUNCTION durable_monty_ended()")
     for name, table, *_ in _INDEXES:
         op.drop_index(name, table)
     op.drop_index("workflows_name", "workflows")
