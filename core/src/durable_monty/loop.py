@@ -132,6 +132,11 @@ class Loop:
             step = min(step * 1.5, _LAST_STEP_SECONDS)
 
     @property
+    def look_at(self) -> float:
+        """When it looks at the database next, if nobody rings before."""
+        return self._look_at
+
+    @property
     def has_local_jobs(self) -> bool:
         """Whether jobs are open that live in this process."""
         return any(
