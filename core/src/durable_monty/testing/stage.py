@@ -10,7 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from durable_monty import remote
 from durable_monty.errors import FunctionError
@@ -18,6 +18,7 @@ from durable_monty.functions import Function, FunctionOptions, get_function, nor
 from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Job, Outcome, Refused
 
+T = TypeVar("T")
 Named = Function[Any] | Callable[..., Any] | str
 """A host function: itself, its dotted path, or its name."""
 
@@ -72,8 +73,8 @@ class Stage:
     is_strict: bool
     made: list[MadeCall] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    _stand_ins: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    _seconds: dict[str, float] = field(default_factory=dict)
+    _stand_ins: list[tuple[str, Callable[..., Any]]] = field(default_factory=list)
+    _seconds: list[tuple[str, float | Callable[..., float]]] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _open: dict[str, _Open] = field(default_factory=dict)
     _due: list[tuple[float, int, str]] = field(default_factory=list)
@@ -94,11 +95,11 @@ class Stage:
                 f"replacing {name_of(function)!r}: {stand_in!r:.100} is not a function; write for example "
                 f"`lambda *args: {stand_in!r:.20}`"
             )
-        self._stand_ins[name_of(function)] = stand_in
+        self._stand_ins.append((name_of(function), stand_in))
 
-    def takes(self, function: Named, seconds: float) -> None:
+    def takes(self, function: Named, seconds: float | Callable[..., float]) -> None:
         """Let each run of the function take so long."""
-        self._seconds[name_of(function)] = seconds
+        self._seconds.append((name_of(function), seconds))
 
     def add_fault(self, function: Named, runs: range, failure: Failure) -> None:
         """Let these runs of the function, counted from 1, fail."""
@@ -172,7 +173,8 @@ class Stage:
             path.rpartition(".")[2], tuple(call.args), dict(call.kwargs), call.execution_id, call.attempt, at
         )
         self.made.append(made)
-        seconds = self._found(path, self._seconds, 0.0)
+        given = _last(path, self._seconds)
+        seconds = given(*call.args, **call.kwargs) if callable(given) else given or 0.0
         timed_out = call.timeout_seconds is not None and seconds > call.timeout_seconds
         self._open[call.job_id] = _Open(call, made, self._fault(path), timed_out)
         if timed_out and call.timeout_seconds is not None:
@@ -209,7 +211,7 @@ class Stage:
             return Outcome(
                 call.job_id, failure=Failure("timeout", "TimeoutError", message, bases=("OSError", "Exception"))
             )
-        stand_in = self._found(call.function_name, self._stand_ins, None)
+        stand_in = _last(call.function_name, self._stand_ins)
         if stand_in is not None:
             with replaced(call.function_name, _disguised(call.function_name, stand_in)):
                 return Outcome(call.job_id, reply=_run(call.envelope))
@@ -218,16 +220,17 @@ class Stage:
             return Outcome(call.job_id, failure=Failure("refused", "NotReplaced", message))
         return Outcome(call.job_id, reply=_run(call.envelope))
 
-    @staticmethod
-    def _found(path: str, settings: dict[str, Any], default: Any) -> Any:
-        return settings.get(path, settings.get(path.rpartition(".")[2], default))
-
 
 def name_of(function: Named) -> str:
     """The dotted path of a function, or the name that was given."""
     if isinstance(function, str):
         return normalized(function)
     return function.path if isinstance(function, Function) else f"{function.__module__}.{function.__qualname__}"
+
+
+def _last(path: str, settings: Sequence[tuple[str, T]]) -> T | None:
+    """What was said last about this function."""
+    return next((value for name, value in reversed(settings) if _is_named(path, name)), None)
 
 
 def _is_named(path: str, name: str) -> bool:

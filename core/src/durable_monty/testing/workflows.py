@@ -100,10 +100,13 @@ class WorkflowTest:
         self._stage.replace(function, stand_in)
         self._stand_ins.append((function, stand_in))
 
-    def takes(self, function: Named, seconds: float) -> None:
+    def takes(self, function: Named, seconds: float | Callable[..., float]) -> None:
         """Let each run of a host function take so long, from now on; it is run when that time is over.
 
         One that takes longer than its `timeout_seconds` times out, and one that is cancelled meanwhile is not run.
+
+        Args:
+            seconds: How long, or a function that gets the arguments of the call and says how long.
         """
         self._stage.takes(function, seconds)
 
