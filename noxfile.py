@@ -50,6 +50,8 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
+    if not session.posargs and session.python != FOUND[0]:
+        arguments += ["-m", "not examples and not chaos and not slow"]
     session.run("pytest", "-q", *arguments)
 
 

@@ -2,7 +2,7 @@
 
 Two `durable-monty worker` processes, two stock `rq worker` processes, a real PostgreSQL and a real Valkey. A killer
 sends SIGKILL to one of the four every half second, sometimes to an RQ worker with its work horse, sometimes to the
-horse alone, and once it kills the Valkey server; a supervisor starts what died again. `nox -s chaos` runs the long form;
+horse alone, and now and then it kills the Valkey server; a supervisor starts what died again. `nox -s chaos` runs the long form;
 `CHAOS_SEED` chooses what is killed when, as far as the operating system lets that be repeated.
 """
 
@@ -40,6 +40,7 @@ redis_url = "{redis_url}"
 queue = "{queue}"
 lost_after_seconds = 6
 sweep_interval_seconds = 1
+claim_after_seconds = 3
 """
 
 
@@ -118,15 +119,26 @@ class Cluster:
 
 
 def run(
-    folder: Path, database_url: str, *, count: int, keeps_data: bool, kills: int, timeout_seconds: float
+    folder: Path,
+    database_url: str,
+    *,
+    count: int,
+    keeps_data: bool,
+    kills: int,
+    kills_per_restart: int,
+    timeout_seconds: float,
 ) -> Figures:
-    """Kill until every execution has ended, at most `kills` times, and check everything that was promised."""
+    """Kill until every execution has ended, at most `kills` times, and check everything that was promised.
+
+    Args:
+        kills_per_restart: After so many kills the Valkey server is killed and started again, each time.
+    """
     figures = Figures(int(os.environ.get("CHAOS_SEED", "1")))
     service = OrchestratorService(init_db(database_url), Config())
     planned = mixture(count)
     for execution_id, workflow, inputs, _ in planned:
         service.start_execution(workflow, inputs=inputs, execution_id=execution_id)
-    began_at = time.time()
+    began_at, restart_at = time.time(), kills_per_restart
     with servers.valkey(keeps_data=keeps_data) as valkey:
         cluster = Cluster(folder, database_url, valkey, figures)
         try:
@@ -136,8 +148,9 @@ def run(
                 time.sleep(0.5)
                 if figures.kills.total() < kills:
                     cluster.kill_one()
-                    if figures.kills.total() == kills // 2:
+                    if figures.kills.total() >= restart_at:
                         cluster.restart_valkey()
+                        restart_at = figures.kills.total() + kills_per_restart
                 cluster.supervise()
         finally:
             cluster.stop()
@@ -172,18 +185,37 @@ def check(service: OrchestratorService, planned: list, ledger: str, figures: Fig
     figures.executions = len(planned)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("keeps_data", [True, False], ids=["redis-with-aof", "redis-without-persistence"])
 def test_nothing_is_lost_while_processes_are_killed(tmp_path, postgresql_url, keeps_data):
     """The short form."""
-    figures = run(tmp_path, postgresql_url, count=20, keeps_data=keeps_data, kills=12, timeout_seconds=240)
+    figures = run(
+        tmp_path,
+        postgresql_url,
+        count=20,
+        keeps_data=keeps_data,
+        kills=12,
+        kills_per_restart=6,
+        timeout_seconds=240,
+    )
     assert figures.kills.total() >= 12
+    assert figures.kills["valkey"] >= 1
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("keeps_data", [True, False], ids=["redis-with-aof", "redis-without-persistence"])
 def test_nothing_is_lost_in_a_long_run(tmp_path, postgresql_url, keeps_data, capsys):
-    figures = run(tmp_path, postgresql_url, count=200, keeps_data=keeps_data, kills=10**9, timeout_seconds=3000)
+    figures = run(
+        tmp_path,
+        postgresql_url,
+        count=200,
+        keeps_data=keeps_data,
+        kills=10**9,
+        kills_per_restart=40,
+        timeout_seconds=3000,
+    )
+    assert figures.kills["valkey"] >= 1
     with capsys.disabled():
         print(f"\n{'with AOF' if keeps_data else 'without persistence'}: {figures}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,11 @@ import pytest
 from durable_monty import OrchestratorService, init_db
 from durable_monty.config import Config
 
+BOUNDARIES = Path(__file__).parent / "support" / "boundaries.py"
+WRITES = {
+    *("start", "register", "claim", "commit", "claim_calls", "store_tokens", "put_back", "reattempt", "release"),
+    *("submit", "complete"),
+}
 SCRIPT = Path(__file__).parent / "support" / "killed_worker.py"
 NAMES = [
     "attempts recorded",
@@ -70,3 +76,36 @@ def test_what_was_recorded_before_a_kill_is_not_run_again(database_url, tmp_path
         if any(f'"{text}"' in arguments for arguments in recorded):
             assert after[text] == before[text], f"{text} was finished and recorded, and has run again"
     service.close()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "extent", [pytest.param("some", marks=pytest.mark.slow), pytest.param("all", marks=pytest.mark.chaos)]
+)
+def test_a_worker_killed_between_any_two_transactions_loses_nothing_and_runs_nothing_twice(
+    database_url, tmp_path, extent
+):
+    """After each transaction and each hook in turn, and the heir right after it has taken over.
+
+    The executor's back end outlives the workers and knows its jobs, so that every function runs exactly once. `some`:
+    the first and the middle passage of each boundary; `all`: every passage.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)}
+    command = [sys.executable, str(BOUNDARIES), database_url, str(tmp_path), *(["all"] if extent == "all" else [])]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=800, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {name for name, *_ in lines} == WRITES
+    heirs = Counter()
+    with OrchestratorService(init_db(database_url), Config()) as service:
+        for name, number, execution_id, codes in lines:
+            if number == 1:
+                assert codes[0] == -signal.SIGKILL, f"nobody was killed after the first {name}"
+            heirs[codes[1]] += 1
+            assert codes[2] == 0
+            assert service.get_result(execution_id) == ["a", "b0", "b1", "b2", 3], (name, number)
+            delivered = [call for call in service.runtime.store.calls(execution_id) if call.batch is not None]
+            places = {(call.batch, call.position) for call in delivered}
+            assert len(delivered) == len(places) == 8, "five functions, three timers, each in a place of its own"
+            notes = Counter((tmp_path / f"{execution_id}.notes").read_text().split())
+            assert notes == Counter(["a", "b0", "b1", "b2"]), f"killed after {name} {number}"
+    assert heirs[-signal.SIGKILL] > len(lines) / 2, "the heirs were killed too"

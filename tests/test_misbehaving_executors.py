@@ -215,3 +215,22 @@ def test_a_small_executor_of_a_script_may_answer_from_a_thread_of_its_own(lite_s
     execution_id = lite_service.start_execution(code, [host.add])
     Worker(lite_service, Threads(), poll_interval=3600).run(until_complete=True)
     assert lite_service.get_result(execution_id) == list(range(1, 21))
+
+
+def test_an_outcome_that_is_told_again_leaves_the_record_of_its_delivery_alone(service):
+    """The first call's outcome enters the workflow alone; it is told again with the one that lets it go on."""
+
+    class Repeating(Scripted):
+        @hookimpl
+        def poll(self, jobs, wait_seconds):
+            first, *others = self._outcomes
+            if not self.completed:
+                return [first]
+            return [first, *others]
+
+    code = "from asyncio import gather\ntwo = await gather(add(1, 2), add(3, 4))\nsum(two) + await add(5, 6)"
+    execution_id = service.start_execution(code, [host.add])
+    Worker(service, Repeating()).run(until_complete=True)
+    assert service.get_result(execution_id) == 21
+    places = [(call.batch, call.position) for call in service.runtime.store.calls(execution_id)]
+    assert places == [(0, 0), (1, 0), (2, 0)]

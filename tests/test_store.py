@@ -91,6 +91,22 @@ def test_the_outcome_that_came_first_stays(waiting):
     assert waiting.call("e", 0).outcome == "3"
 
 
+def test_tokens_of_several_calls_are_stored_together_and_calls_put_back_together(store):
+    """As they come from an executor that was given a batch."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(3)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "first", ("e", 1, 1): "second"})
+    assert [(row.status, row.token) for row in store.calls("e")] == [
+        (CallStatus.SUBMITTED, "first"),
+        (CallStatus.SUBMITTED, "second"),
+        (CallStatus.SUBMITTING, None),
+    ]
+    store.put_back([("e", 1, 1), ("e", 2, 1), ("e", 0, 7)], NOW + 1)
+    statuses = [row.status for row in store.calls("e")]
+    assert statuses == [CallStatus.SUBMITTED, CallStatus.PENDING, CallStatus.PENDING], "and no other attempt"
+
+
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):
     following = NextAttempt("e", 0, 1, Failure("lost", "Lost", "gone"), NOW + 1, NOW, lost=1)
     assert not waiting.reattempt([following])
@@ -191,6 +207,19 @@ def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
     assert waiting.claim_calls("w", "other", NOW, 2) == []
 
 
+def test_many_attempts_are_put_back_and_get_their_tokens_in_one_statement(waiting):
+    waiting.commit("w", [], [turn("e", version=1, calls=[call(n, worker="w") for n in (1, 2, 3)])], [], NOW)
+    waiting.store_tokens({("e", 1, 1): "one", ("e", 2, 1): "two"})
+    waiting.put_back([("e", 0, 1), ("e", 3, 1), ("e", 3, 2)], NOW + 1)
+    rows = {row.call_id: (row.status, row.token, row.due_at) for row in waiting.calls("e")}
+    assert rows == {
+        0: ("pending", None, NOW + 1),
+        1: ("submitted", "one", None),
+        2: ("submitted", "two", None),
+        3: ("pending", None, NOW + 1),
+    }
+
+
 def test_executions_are_listed_the_newest_first_in_pages(store):
     start(store, "a", "b", "c")
     first = store.listing.executions(Filter(), limit=2)
@@ -259,3 +288,27 @@ def test_a_database_that_cannot_be_opened_is_named_with_what_to_do(url, error, w
         init_db(url)
     assert words in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_attempts_that_were_not_accepted_are_put_back_together(store):
+    """Several calls of one batch in one statement."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(3)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "t0", ("e", 1, 1): "t1"})
+    assert [row.token for row in store.calls("e")] == ["t0", "t1", None]
+    store.put_back([("e", number, 1) for number in range(3)], NOW)
+    assert [(row.status, row.due_at) for row in store.calls("e")] == [("pending", NOW)] * 3
+
+
+def test_an_outcome_takes_the_times_of_its_call_away(store):
+    """Calls that have ended must not be looked at for ever."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, expires_at=NOW) for number in range(2)])], [], NOW)
+    assert store.times.next_at() == NOW
+    store.commit("w", [settlement("e", 0)], [], [], NOW)
+    ended = Turn("e", 1, ExecutionStatus.FAILED, error="no", cancelled=[1], at=NOW)
+    store.commit("w", [], [ended], [], NOW)
+    assert store.times.next_at() is None
+    assert store.times.overdue("w", NOW + 1, 10) == []

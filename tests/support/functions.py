@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -98,3 +99,45 @@ def process_id() -> int:
 @function
 def exit_process() -> None:
     os._exit(3)
+
+
+@function
+def kill_itself() -> None:
+    """As the kernel does it when memory has run out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@function
+def kill_itself_once(path: str) -> int:
+    """Take the process down at the first attempt."""
+    attempt = current_call().attempt
+    note.__wrapped__(path, str(attempt))
+    if attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attempt
+
+
+@function
+def unencodable() -> object:
+    return {"a": [object()]}
+
+
+@function
+def text(size: int) -> str:
+    """So many characters."""
+    return "x" * size
+
+
+@function
+def slowly(path: str, text: str | int) -> str:
+    """Append a line to a file and take some time over it."""
+    note.__wrapped__(path, str(text))
+    time.sleep(0.5)
+    return str(text)
+
+
+@function(retry=Retry(attempts=2, first_delay_seconds=0.01))
+def always_fails_once() -> int:
+    if current_call().attempt == 1:
+        raise ValueError("the first attempt fails")
+    return current_call().attempt

@@ -13,7 +13,8 @@ import sys
 from sqlalchemy import Engine, event
 
 from durable_monty import OrchestratorService, Worker, init_db
-from durable_monty.config import Config
+from durable_monty.chores import Cleaner
+from durable_monty.config import Config, RetentionTable
 from support import functions as host
 
 
@@ -50,6 +51,11 @@ def prune(service: OrchestratorService, archive: str) -> None:
 
 def work(service: OrchestratorService) -> None:
     Worker(service, poll_interval=0.05).run(until_complete=True)
+
+
+def clean(service: OrchestratorService) -> None:
+    settings = RetentionTable(delete_after_seconds=86_400)
+    Cleaner(service.runtime.store, settings).clean(service.runtime.clock())
 
 
 def backfill(service: OrchestratorService, begin: str, end: str) -> None:

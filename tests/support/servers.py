@@ -82,11 +82,13 @@ class Valkey:
 
     Args:
         keeps_data: Whether every write is appended to a file and synced, so that a restart finds it.
+        password: What clients have to give; `url` is without it.
     """
 
-    def __init__(self, folder: Path, *, keeps_data: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeps_data: bool = False, password: str | None = None) -> None:
         self._folder = folder
         self._keeps_data = keeps_data
+        self._password = password
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -94,6 +96,11 @@ class Valkey:
     def url(self) -> str:
         """Its URL, database 0."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def socket(self) -> Path:
+        """Its Unix socket."""
+        return self._folder / "valkey.sock"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -110,7 +117,10 @@ class Valkey:
                 self._folder,
                 "--save",
                 "",
+                "--unixsocket",
+                self.socket,
                 *persistence,
+                *(["--requirepass", self._password] if self._password else []),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -132,16 +142,16 @@ class Valkey:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 0.2) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 
 
 @contextlib.contextmanager
-def valkey(*, keeps_data: bool = False) -> Iterator[Valkey]:
+def valkey(*, keeps_data: bool = False, password: str | None = None) -> Iterator[Valkey]:
     """A running Valkey server."""
     folder = Path(tempfile.mkdtemp(prefix="durable-monty-valkey-"))
-    server = Valkey(folder, keeps_data=keeps_data)
+    server = Valkey(folder, keeps_data=keeps_data, password=password)
     server.start()
     try:
         yield server

@@ -18,12 +18,14 @@ def running(*workers: Worker) -> Iterator[None]:
     threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()
-    yield
-    for worker in workers:
-        worker.stop()
-    for thread in threads:
-        thread.join(DEADLINE_SECONDS)
-        assert not thread.is_alive()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join(DEADLINE_SECONDS)
+    assert not [thread for thread in threads if thread.is_alive()]
 
 
 def eventually(condition: Callable[[], object]) -> None:

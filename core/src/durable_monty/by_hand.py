@@ -144,7 +144,7 @@ class ByHand:
             row.attempt,
             row.function,
             row.arguments,
-            encode_envelope(key, row.function, row.arguments, self.runtime.config.signing_key),
+            encode_envelope(key, row.function, row.arguments, self.runtime.config.signing_key, progress=row.progress),
             row.timeout_seconds,
             row.queue,
             row.priority,

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from durable_monty.bell import Bell
 from durable_monty.durations import backoff_seconds
-from durable_monty.envelope import decode_reply
+from durable_monty.envelope import decode_heartbeat, decode_reply
 from durable_monty.errors import DecodeError, ExecutionNotFound, SignatureMismatch
 from durable_monty.jobs import OpenJobs
 from durable_monty.loaded import LoadedExecutor
-from durable_monty.models import CallStatus, Failure, Job, Outcome, parse_job_id
+from durable_monty.models import CallStatus, Failure, Heartbeat, Job, Outcome, parse_job_id
 from durable_monty.planning import Planner
-from durable_monty.records import CallRow, NextAttempt, Settlement
+from durable_monty.records import CallRow, HeardBeat, NextAttempt, Settlement
 from durable_monty.store import Store, failure_text
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ _MAX_PAUSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An outcome and the executor that told of it."""
+    """An outcome or a sign of life, and the executor that told of it."""
 
     executor: str
-    outcome: Outcome
+    outcome: Outcome | Heartbeat
 
 
 @dataclass(slots=True)
@@ -44,11 +44,13 @@ class Verdict:
     Attributes:
         settlements: Outcomes of calls, at most one per call.
         next_attempts: Attempts that failed and are followed by another.
+        beats: Signs of life.
         done: Jobs that can be forgotten once these two are durable, with their executors.
     """
 
     settlements: list[Settlement] = field(default_factory=list)
     next_attempts: list[NextAttempt] = field(default_factory=list)
+    beats: list[HeardBeat] = field(default_factory=list)
     done: list[tuple[str, Job]] = field(default_factory=list)
 
 
@@ -75,8 +77,8 @@ class Collector:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def deliver(self, executor: str, outcomes: Sequence[Outcome]) -> None:
-        """Take outcomes; from any thread."""
+    def deliver(self, executor: str, outcomes: Sequence[Outcome | Heartbeat]) -> None:
+        """Take outcomes and signs of life; from any thread."""
         self._inbox.extend(Arrival(executor, outcome) for outcome in outcomes)
         self._bell.ring()
 
@@ -109,6 +111,9 @@ class Collector:
         verdict = Verdict()
         seen: set[str] = set()
         for arrival in arrivals:
+            if isinstance(arrival.outcome, Heartbeat):
+                self._hear(arrival.outcome, verdict)
+                continue
             key = arrival.outcome.job_id
             known = self._jobs.get(key)
             verdict.done.append((arrival.executor, known.job if known is not None else Job(key)))
@@ -133,12 +138,24 @@ class Collector:
             settled = Settlement(execution_id, call_id, attempt, CallStatus.COMPLETED, value, now)
             verdict.settlements.append(settled)
             return
-        following = self._next_attempt(outcome.job_id, execution_id, call_id, attempt, failure, now)
-        if following is not None:
-            verdict.next_attempts.append(following)
+        decided = self._decide(outcome.job_id, execution_id, call_id, attempt, failure, now)
+        if isinstance(decided, NextAttempt):
+            verdict.next_attempts.append(decided)
             return
-        status = CallStatus.CANCELLED if failure.kind == "cancelled" else CallStatus.FAILED
-        verdict.settlements.append(Settlement(execution_id, call_id, attempt, status, failure_text(failure), now))
+        status = CallStatus.CANCELLED if decided.kind == "cancelled" else CallStatus.FAILED
+        verdict.settlements.append(Settlement(execution_id, call_id, attempt, status, failure_text(decided), now))
+
+    def _hear(self, heartbeat: Heartbeat, verdict: Verdict) -> None:
+        try:
+            execution_id, call_id, attempt = parse_job_id(heartbeat.job_id)
+            job_id, progress = decode_heartbeat(heartbeat.message, self._signing_key)
+        except (ValueError, DecodeError, SignatureMismatch) as error:
+            log.warning("heartbeat ignored: %s", error, extra={"job_id": heartbeat.job_id})
+            return
+        if job_id != heartbeat.job_id:
+            log.warning("heartbeat ignored: it is of job %r", job_id, extra={"job_id": heartbeat.job_id})
+            return
+        verdict.beats.append(HeardBeat(execution_id, call_id, attempt, self._clock(), progress))
 
     def _read(self, outcome: Outcome) -> tuple[str, Failure | None]:
         """The value's text, or the failure."""
@@ -159,17 +176,18 @@ class Collector:
             return "", Failure("undecodable", "DecodeError", message)
         return reply.value_text or "null", None
 
-    def _next_attempt(
+    def _decide(
         self, key: str, execution_id: str, call_id: int, attempt: int, failure: Failure, now: float
-    ) -> NextAttempt | None:
+    ) -> NextAttempt | Failure:
+        """What follows a failure: another attempt, or the failure that the workflow sees."""
         row = self._row(key, execution_id, call_id)
         if row is None or row.attempt != attempt or row.status.is_terminal:
-            return None
+            return failure
         try:
             workflow = self._store.workflow(self._store.execution(execution_id).workflow)
         except ExecutionNotFound:
-            return None
-        return self._planner.next_attempt(execution_id, row, failure, workflow, now)
+            return failure
+        return self._planner.decide(execution_id, row, failure, workflow, now)
 
     def _row(self, key: str, execution_id: str, call_id: int) -> CallRow | None:
         known = self._jobs.get(key)

@@ -112,3 +112,8 @@ def _position(cursor: str | None) -> tuple[float, str] | None:
     raise ValueError(
         f"listing executions: before is {cursor!r}, which is no cursor; pass the `cursor` of the last one of a page"
     )
+
+
+def ended_how(row: ExecutionRow) -> str:
+    """How an execution that has ended did, for a sentence."""
+    return {"completed": "has completed", "failed": "failed", "cancelled": "was cancelled"}[row.status.value]

@@ -6,20 +6,24 @@ executor that keeps failing is left alone for a while without holding up the oth
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
+from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
+from durable_monty.expiry import begun
 from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.limits import UNKNOWN_KEY
 from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
-from durable_monty.records import DueCall
+from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ class Dispatcher:
     Args:
         deliver: Takes outcomes that are known at once, such as refusals.
         signing_key: Signs envelopes.
+        grace_seconds: How long after its time limit an attempt is ended if its executor has not ended it.
         clock: The time, in seconds since the epoch.
     """
 
@@ -64,6 +69,7 @@ class Dispatcher:
         deliver: Callable[[str, Sequence[Outcome]], None],
         *,
         signing_key: bytes | None = None,
+        grace_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -71,16 +77,32 @@ class Dispatcher:
         self._jobs = jobs
         self._deliver = deliver
         self._signing_key = signing_key
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
+        self._limited_after: dict[str, str] = {}
+        self._odd = False
         self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
+        self._owed: deque[Callable[[], None]] = deque()
 
     def capacity(self) -> dict[str, int]:
         """How many more calls each executor in use takes now."""
         return {executor.name: self._room(executor) for executor in self._executors.loaded}
 
+    def pay(self) -> None:
+        """Write what could not be written when it was to be.
+
+        Raises:
+            StoreError: The database still does not answer; nothing is forgotten.
+        """
+        while self._owed:
+            self._owed[0]()
+            self._owed.popleft()
+
     def submit(self, calls: Iterable[DueCall]) -> float | None:
         """Hand over calls that are durable as `submitting`.
+
+        What their executors answer is written at once, or by `pay` if the database does not answer.
 
         Returns:
             When calls that went back to `pending` are due again; None if there are none.
@@ -94,34 +116,68 @@ class Dispatcher:
             again += [self._submit(executor, batch) for batch in _batches(group, executor.capabilities.max_batch)]
         return min((due_at for due_at in again if due_at is not None), default=None)
 
-    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str]]:
+    def claim(self, worker: str, names: Iterable[str]) -> tuple[list[DueCall], set[str], float | None]:
         """Take pending calls for executors that have room.
 
         Returns:
-            The calls, to be submitted, and the executors that may have more.
+            The calls, to be submitted, the executors that may have more, and when a rate lets the next call begin.
         """
         calls: list[DueCall] = []
         more = set()
+        times: list[float] = []
         for name in names:
             executor = self._executors.get(name)
             room = self._room(executor) if executor is not None else 0
             if not room:
+                more.add(name)
                 continue
-            claimed = self._store.claim_calls(worker, name, self._clock(), room)
+            # Half the room each, as far as there is a use for it: neither kind waits for the other for ever.
+            self._odd = not self._odd
+            claimed = self._claim_limited(worker, name, (room + self._odd) // 2, times)
+            claimed += self._store.claim_calls(worker, name, self._clock(), room - len(claimed))
+            if len(claimed) < room:
+                claimed += self._claim_limited(worker, name, room - len(claimed), times)
             calls += claimed
             if len(claimed) == room:
                 more.add(name)
-        return calls, more
+        return calls, more, min(times, default=None)
+
+    def _claim_limited(self, worker: str, name: str, room: int, times: list[float]) -> list[DueCall]:
+        """Calls that their limits let begin; when a rate lets the next one begin is added to `times`."""
+        calls: list[DueCall] = []
+        after: str | None = self._limited_after.pop(name, "")
+        while after is not None and len(calls) < room:
+            claim = self._store.limits.claim(worker, name, self._clock(), room - len(calls), after)
+            calls += claim.calls
+            if claim.again_at is not None:
+                times.append(claim.again_at)
+            after = claim.after
+        if after:
+            # The others come first next time.
+            self._limited_after[name] = after
+        return calls
 
     def give_back(self, calls: Sequence[DueCall]) -> None:
-        """Make calls `pending` again that will not be finished here, without counting an attempt."""
+        """Make calls `pending` again that will not be finished here, without counting an attempt.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
         self._put_back(calls, self._clock())
+        self.pay()
+
+    def give_back_unknown(self, calls: Iterable[DueCall]) -> None:
+        """As `give_back`, for those that the database says are this worker's and that it never handed over.
+
+        A transaction whose answer was lost may have claimed or announced them.
+        """
+        self.give_back([due for due in calls if self._jobs.get(job_id(due)) is None])
 
     def resume(self, calls: Iterable[DueCall]) -> None:
         """Take on jobs of a worker that is gone.
 
         A job that its back end still has is watched; one that may never have arrived is submitted again, if that
-        cannot run it twice; the others are lost.
+        cannot run it twice, and is ambiguous otherwise. Jobs of executors that die with their worker are lost.
         """
         for name, group in _grouped(calls).items():
             executor = self._executors.get(name)
@@ -131,7 +187,7 @@ class Dispatcher:
             if not executor.capabilities.survives_restart:
                 self._report_lost(name, group)
                 continue
-            self._jobs.add(name, group)
+            self._jobs.add(name, group, is_taken_over=True)
             unsure = [due for due in group if due.row.status is CallStatus.SUBMITTING]
             if executor.capabilities.caller_ids:
                 self.submit(unsure)
@@ -156,6 +212,19 @@ class Dispatcher:
     def has_to_complete(self) -> bool:
         """Whether an executor has to be told again."""
         return bool(self._to_complete)
+
+    def cancel_in_process(self, calls: Iterable[DueCall]) -> set[str]:
+        """Stop jobs whose time is over and that run in this process; returns those that are just ending by themselves.
+
+        These are stopped before that is durable: a function may be about to commit the outcome of its call itself.
+        """
+        ending = set()
+        for name, group in _grouped(calls).items():
+            executor = self._executors.get(name)
+            if executor is not None and executor.has("cancel") and not executor.capabilities.survives_restart:
+                answers = executor.cancel([Job(job_id(due), due.row.token) for due in group], force=True)
+                ending |= {key for key, is_stopped in answers.items() if not is_stopped}
+        return ending
 
     def cancel(self, calls: Iterable[DueCall]) -> None:
         """Ask executors to stop jobs whose calls have ended in the database."""
@@ -184,8 +253,9 @@ class Dispatcher:
         # Remembered before they are submitted: an outcome may come before `submit` returns.
         self._jobs.add(executor.name, batch)
         sendable = [due for due in batch if self._fits(executor, due)]
+        self._arm(executor, sendable)
         try:
-            answers = executor.submit([self._call(due) for due in sendable]) if sendable else []
+            answers = executor.submit([self._call(executor, due) for due in sendable]) if sendable else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
@@ -209,9 +279,13 @@ class Dispatcher:
             if due is None:
                 log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
             elif isinstance(answer, Accepted):
-                if answer.token is not None:
-                    self._jobs.set_token(answer.job_id, answer.token)
-                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = answer.token
+                token = answer.token
+                if token is None and executor.capabilities.pushes and executor.capabilities.survives_restart:
+                    # Nobody can be asked about it later: that it was accepted must be known after a restart.
+                    token = ""
+                if token is not None:
+                    self._jobs.set_token(answer.job_id, token)
+                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = token
             elif answer.retry_after_seconds is None:
                 failure = Failure("refused", "Refused", answer.reason)
                 self._deliver(executor.name, [Outcome(answer.job_id, failure=failure)])
@@ -223,24 +297,38 @@ class Dispatcher:
             )
             again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
         if tokens:
-            self._store.store_tokens(tokens)
+            self._owe(lambda: self._store.store_tokens(tokens))
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
+    def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
+        """Start the time limits of calls whose executor cannot tell when they begin."""
+        if executor.capabilities.heartbeats:
+            return
+        at = self._clock() + executor.capabilities.start_delay_seconds
+        limited = [due for due in batch if due.row.timeout_seconds is not None]
+        times = [(due, begun(due.row, at, self._grace_seconds)) for due in limited]
+        self._owe(lambda: self._store.times.arm(times))
+
     def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
-        limit = executor.capabilities.max_payload_bytes
-        size = len(due.row.arguments.encode()) if limit is not None else 0
-        if limit is None or size <= limit:
+        """Whether the executor can run the call at all; one that it cannot is refused."""
+        reason = _unfit(executor, due.row)
+        if reason is None:
             return True
-        message = (
-            f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
-            "to the data instead"
-        )
-        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", "PayloadTooLarge", message))])
+        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", *reason))])
         return False
 
-    def _call(self, due: DueCall) -> Call:
+    def _call(self, executor: LoadedExecutor, due: DueCall) -> Call:
         row = due.row
         key = job_id(due)
+        has_times = row.timeout_seconds is not None or bool((row.policy or {}).get("heartbeat_seconds"))
+        envelope = encode_envelope(
+            key,
+            row.function,
+            row.arguments,
+            self._signing_key,
+            progress=row.progress,
+            is_watched=has_times and executor.capabilities.heartbeats,
+        )
         return Call(
             key,
             due.execution_id,
@@ -248,7 +336,7 @@ class Dispatcher:
             row.attempt,
             row.function,
             row.arguments,
-            encode_envelope(key, row.function, row.arguments, self._signing_key),
+            envelope,
             row.timeout_seconds,
             row.queue,
             row.priority,
@@ -259,8 +347,15 @@ class Dispatcher:
         if not calls:
             return None
         self._jobs.remove(job_id(due) for due in calls)
-        self._store.put_back([(due.execution_id, due.row.call_id, due.row.attempt) for due in calls], due_at)
+        keys = [(due.execution_id, due.row.call_id, due.row.attempt) for due in calls]
+        self._owe(lambda: self._store.put_back(keys, due_at))
         return due_at
+
+    def _owe(self, write: Callable[[], None]) -> None:
+        """Write now or later: what an executor has done or refused cannot be undone, and others wait behind it."""
+        self._owed.append(write)
+        with contextlib.suppress(StoreError):
+            self.pay()
 
     def _find(self, executor: LoadedExecutor, calls: Sequence[DueCall]) -> None:
         """Ask about jobs that may never have arrived, where submitting them again could run them twice."""
@@ -273,10 +368,16 @@ class Dispatcher:
         absent = [due for due in calls if found.get(job_id(due)) == "absent"]
         unknown = [due for due in calls if found.get(job_id(due), "unknown") == "unknown"]
         self.submit(absent)
-        self._report_lost(executor.name, unknown)
+        failure = Failure(
+            "ambiguous",
+            "Ambiguous",
+            "the worker that was about to start it, or had just started it, is gone, and its executor cannot tell "
+            "which; declare the function idempotent=True if it may run twice",
+        )
+        self._deliver(executor.name, [Outcome(job_id(due), failure=failure) for due in unknown])
 
     def _report_lost(self, executor: str, calls: Iterable[DueCall]) -> None:
-        failure = Failure("lost", "Lost", "the worker that ran it, or was about to submit it, is gone")
+        failure = Failure("lost", "Lost", "the worker that ran it, or was about to run it, is gone")
         self._deliver(executor, [Outcome(job_id(due), failure=failure) for due in calls])
 
     def _complete(
@@ -294,6 +395,25 @@ class Dispatcher:
             return
         for job, _ in batch:
             waiting.pop(job.job_id, None)
+
+
+def _unfit(executor: LoadedExecutor, row: CallRow) -> tuple[str, str] | None:
+    """Why the executor cannot run the call: a type and a message."""
+    if row.limit_key is not None and row.limit_key.startswith(UNKNOWN_KEY):
+        return "NoLimitKey", row.limit_key.removeprefix(UNKNOWN_KEY)
+    if (row.policy or {}).get("heartbeat_seconds") is not None and not executor.capabilities.heartbeats:
+        return "NoHeartbeats", (
+            f"{row.function!r} has heartbeat_seconds, and executor {executor.name!r} carries no heartbeats; choose another "
+            "executor for it, or give it timeout_seconds instead"
+        )
+    limit = executor.capabilities.max_payload_bytes
+    size = len(row.arguments.encode()) if limit is not None else 0
+    if limit is None or size <= limit:
+        return None
+    return "PayloadTooLarge", (
+        f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
+        "to the data instead"
+    )
 
 
 def _grouped(calls: Iterable[DueCall]) -> dict[str, list[DueCall]]:

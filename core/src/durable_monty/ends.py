@@ -39,6 +39,7 @@ class Ends:
         self._thread: threading.Thread | None = None
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._is_closed = False
+        self._closes = 0
         self._pid = os.getpid()
 
     @contextmanager
@@ -46,17 +47,27 @@ class Ends:
         """Within the block, `ended` is called once, from another thread, when the execution may have ended.
 
         It is also called when the database does not answer: look, and wait again.
+
+        Raises:
+            StoreError: At the end of the block: `close` was called meanwhile.
         """
+        closes = self._closes
         self._add(execution_id, ended)
         try:
             yield
         finally:
             self._discard(execution_id, ended)
+        if closes != self._closes:
+            # To look once more would open connections that nobody closes.
+            raise StoreError(
+                f"waiting for execution {execution_id!r}: the service was closed meanwhile; wait with one that is open"
+            )
 
     def close(self) -> None:
-        """Let everybody look who waits, and end the thread."""
+        """Let everybody who waits give up, and end the thread."""
         with self._lock:
             self._is_closed = True
+            self._closes += 1
             thread = self._thread
         self._bell.ring()
         if thread is not None and thread is not threading.current_thread():

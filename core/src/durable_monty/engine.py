@@ -139,7 +139,12 @@ class Engine:
             late = self._store.reattempt(attempts)
             for item in attempts:
                 held = self._held.get(item.execution_id)
-                if held is not None and job_id_of(item.execution_id, item.call_id, item.attempt) not in late:
+                if held is None:
+                    continue
+                if job_id_of(item.execution_id, item.call_id, item.attempt) in late:
+                    # The copy may be behind: the same news may have been recorded before, and its answer lost.
+                    self._held.drop(item.execution_id)
+                else:
                     held.reattempt(item)
 
     def release_all(self) -> None:
@@ -173,8 +178,14 @@ class Engine:
         extra: list[Settlement] = []
         turns: list[Turn] = []
         touched: list[Held] = []
+        fresh: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
+            if held is not None and held.is_late(item):
+                # Not to the store: what a turn delivers now may be what this call ended with, and one commit says one
+                # thing about a call.
+                continue
+            fresh.append(item)
             if held is not None:
                 held.settle(item)
         for execution_id in ids:
@@ -191,7 +202,9 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        return self._commit([*settlements, *extra], turns, touched, now)
+        advanced = self._commit([*fresh, *extra], turns, touched, now)
+        advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
+        return advanced
 
     def close_children(self) -> None:
         """Ask for the cancellation of children that are to end with their parent, or with the call for them.
@@ -199,9 +212,11 @@ class Engine:
         Raises:
             StoreError: As `advance`.
         """
-        for execution_id in self._store.children_to_cancel():
+        for execution_id in self._store.steering.children_to_cancel():
             now = self._clock()
-            self._store.request_cancel(execution_id, "its parent has ended", now + CANCEL_DEADLINE_SECONDS, now)
+            self._store.steering.request_cancel(
+                execution_id, "its parent has ended", now + CANCEL_DEADLINE_SECONDS, now
+            )
 
     def _note_deadline(self, held: Held, now: float) -> None:
         """Turn a deadline that has passed into a cancellation."""
@@ -209,7 +224,7 @@ class Engine:
         if row.deadline_at is None or row.deadline_at > now or row.cancel_deadline_at is not None:
             return
         reason = f"its deadline of {round(row.deadline_at - row.created_at, 3):g} s has passed"
-        self._store.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
+        self._store.steering.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
         row.cancel_deadline_at, row.cancel_reason, row.wake_at = now + CANCEL_DEADLINE_SECONDS, reason, now
 
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:

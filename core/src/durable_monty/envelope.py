@@ -27,12 +27,19 @@ _BODY_AT = len(_SIGNED_OPEN) + 64 + len(b'","body":')
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A call as a remote machine reads it."""
+    """A call as a remote machine reads it.
+
+    Attributes:
+        progress: What the last heartbeat of the attempt before reported.
+        is_watched: Whether the worker wants to know when it begins.
+    """
 
     job_id: str
     function: str
     args: list[Any]
     kwargs: dict[str, Any]
+    progress: Any = None
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,27 @@ class Reply:
     failure: Failure | None = None
 
 
-def encode_envelope(job_id: str, function: str, arguments: str, key: bytes | None) -> bytes:
+def encode_envelope(
+    job_id: str,
+    function: str,
+    arguments: str,
+    key: bytes | None,
+    *,
+    progress: str | None = None,
+    is_watched: bool = False,
+) -> bytes:
     """The envelope of one attempt.
 
     Args:
         arguments: The codec's text of `[args, kwargs]`.
+        progress: The codec's text of what the last heartbeat reported.
+        is_watched: Whether the remote side is to tell that it has begun.
     """
     head = json.dumps({"v": FORMAT, "job_id": job_id, "function": function}, separators=(",", ":"))
+    if is_watched:
+        head = f'{head[:-1]},"watched":true}}'
+    if progress is not None:
+        head = f'{head[:-1]},"progress":{progress}}}'
     return _seal(f'{head[:-1]},"call":{arguments}}}'.encode(), key)
 
 
@@ -64,7 +85,14 @@ def decode_envelope(data: bytes | str, key: bytes | None) -> Envelope:
     body = _parse(_unseal(data, key, "the envelope"), "the envelope")
     try:
         args, kwargs = body["call"]
-        return Envelope(str(body["job_id"]), str(body["function"]), list(args), dict(kwargs))
+        return Envelope(
+            str(body["job_id"]),
+            str(body["function"]),
+            list(args),
+            dict(kwargs),
+            body.get("progress"),
+            bool(body.get("watched")),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DecodeError(
             f"reading the envelope: it lacks or garbles {error}; was it written by something else?"
@@ -88,6 +116,25 @@ def encode_failure(job_id: str, failure: Failure, key: bytes | None) -> bytes:
     # Surrogates in a message or traceback are replaced: a failure must never fail to be reported.
     text = json.dumps({"v": FORMAT, "job_id": job_id, "failure": fields}, separators=(",", ":"), ensure_ascii=True)
     return _seal(text.encode(), key)
+
+
+def encode_heartbeat(job_id: str, progress: str | None, key: bytes | None) -> bytes:
+    """A sign of life; `progress` is the codec's text, or None if there is nothing new."""
+    return _seal(f'{{"v":{FORMAT},"job_id":{json.dumps(job_id)},"progress":{progress or "null"}}}'.encode(), key)
+
+
+def decode_heartbeat(data: bytes | str, key: bytes | None) -> tuple[str, str | None]:
+    """The job id and the progress, as the codec's text, of a sign of life.
+
+    Raises:
+        SignatureMismatch: A key is configured here and it is not signed with it.
+        DecodeError: It is not a sign of life of this version.
+    """
+    body = _parse(_unseal(data, key, "the heartbeat"), "the heartbeat")
+    if not {"job_id", "progress"} <= body.keys():
+        raise DecodeError(f"reading the heartbeat: it has {sorted(body)}; was it written by something else?")
+    progress = body["progress"]
+    return str(body["job_id"]), None if progress is None else codec.dumps(progress)
 
 
 def decode_reply(data: bytes | str, key: bytes | None) -> Reply:

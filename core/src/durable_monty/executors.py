@@ -12,7 +12,8 @@ from durable_monty.durations import backoff_seconds
 from durable_monty.errors import ConfigError, PluginError
 from durable_monty.hookspecs import ExecutorContext
 from durable_monty.loaded import LoadedExecutor
-from durable_monty.models import Outcome
+from durable_monty.models import Heartbeat, Outcome
+from durable_monty.remote import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +31,23 @@ class Executors:
         deliver: Takes the outcomes that an executor tells of by itself, with the executor's name.
         loaded: Told of each executor once, when it is ready.
         is_signed: Whether envelopes are signed.
+        transaction: Makes the transaction of a job whose function runs in this process.
     """
 
     def __init__(
         self,
         plugin_of: PluginOf,
-        deliver: Callable[[str, Sequence[Outcome]], None],
+        deliver: Callable[[str, Sequence[Outcome | Heartbeat]], None],
         loaded: Callable[[LoadedExecutor], None],
         *,
         is_signed: bool = False,
+        transaction: Callable[[str], Transaction] | None = None,
     ) -> None:
         self._plugin_of = plugin_of
         self._deliver = deliver
         self._tell_loaded = loaded
         self._is_signed = is_signed
+        self._transaction = transaction
         self._loaded: dict[str, LoadedExecutor] = {}
         self._broken: set[str] = set()
         # Executors that could not start, and when they are started again.
@@ -90,12 +94,14 @@ class Executors:
 
     def stop(self, grace_seconds: float) -> None:
         """Stop all of them."""
-        for executor in self._loaded.values():
+        # One whose start failed may hold what it had opened by then.
+        for executor in (*self._loaded.values(), *(waiting for waiting, _, _ in self._waiting.values())):
             try:
                 executor.stop(grace_seconds)
             except Exception as error:
                 log.warning("stopping an executor failed", extra={"executor": executor.name}, exc_info=error)
         self._loaded.clear()
+        self._waiting.clear()
 
     def _start(self, executor: LoadedExecutor, failures: int) -> LoadedExecutor | None:
         name = executor.name
@@ -104,6 +110,7 @@ class Executors:
             lambda outcomes: self._deliver(name, outcomes),
             logging.getLogger(f"durable_monty.executors.{name}"),
             self._is_signed,
+            self._transaction,
         )
         try:
             executor.start(context)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _SECRET_NAME = re.compile(r"(password|secret|token|signing_key|api_key)(?!_env)", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/@:]*:)[^@/]*@")
+_URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)\S*@")
 
 
 def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str], where: str) -> str:

@@ -46,7 +46,7 @@ class Firer:
         # Before the next one is started: a worker that dies in between cancels it again, which does nothing.
         reason = f"the next execution of schedule {schedule!r} is due"
         try:
-            self._store.request_cancel(execution_id, reason, now + _CANCEL_SECONDS, now)
+            self._store.steering.request_cancel(execution_id, reason, now + _CANCEL_SECONDS, now)
         except ExecutionNotFound:
             log.info("the execution to be cancelled is gone", extra={"execution_id": execution_id})
 

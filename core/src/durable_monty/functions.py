@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, overload
 
@@ -476,17 +476,54 @@ class CurrentCall:
     Attributes:
         attempt: Which try this is; the first is 1.
         idempotency_key: The same for every attempt; hand it to services that accept one.
+        progress: What the last heartbeat of the attempt before reported, or None.
     """
 
     execution_id: str
     call_id: int
     attempt: int
     job_id: str
+    progress: Any = None
+    _beat: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+    _connect: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
         """`<execution_id>-<call_id>`."""
         return f"{self.execution_id}-{self.call_id}"
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """Tell the worker that this attempt is alive, and how far it has come.
+
+        Cheap: a few messages a second go out at most, the last one always. Where the executor carries none, nothing
+        happens.
+
+        Args:
+            progress: What the next attempt, should this one die, gets as `current_call().progress`, and what `show`
+                shows; None: as before.
+
+        Raises:
+            EncodeError: The progress cannot be carried.
+        """
+        if self._beat is not None:
+            self._beat(progress)
+
+    @property
+    def connection(self) -> Any:
+        """A connection to the database of the executions, an SQLAlchemy `Connection` inside a transaction.
+
+        What the function does on it and the outcome of this call become durable together, when the function has
+        returned, or not at all: if it raises, or if the attempt comes too late. Do not commit it.
+
+        Raises:
+            RuntimeError: The function does not run in the worker's own process, or the database is in memory.
+        """
+        if self._connect is None:
+            raise RuntimeError(
+                f"current_call().connection in {self.job_id!r}: the database is not in reach here; run the function on "
+                'the local executor, mode "thread" or "inline", or make it idempotent by current_call().idempotency_key'
+            )
+        return self._connect()
 
 
 current: ContextVar[CurrentCall | None] = ContextVar("current_call", default=None)

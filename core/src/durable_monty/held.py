@@ -103,8 +103,13 @@ class Held:
         """The open calls that end by themselves at their due time: timers, and signals with a timeout."""
         return list(self._timed.values())
 
+    def is_late(self, item: Settlement) -> bool:
+        """Whether the call is known to have ended, or to be at a later attempt."""
+        call = self.open.get(item.call_id)
+        return call is None or item.attempt < call.attempt
+
     def settle(self, item: Settlement) -> None:
-        """Take an outcome into the copy; a late one is left to the store to refuse."""
+        """Take an outcome into the copy; one of an attempt that is not known here is left to the store."""
         call = self.open.get(item.call_id)
         if call is None or call.attempt != item.attempt:
             return

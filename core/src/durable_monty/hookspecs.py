@@ -4,6 +4,9 @@ An executor plug-in is a class with methods marked `@hookimpl`, a pydantic model
 attribute `capabilities`. Its distribution names it in the entry-point group `durable_monty.executors`; the core calls
 `Executor(settings)` once per table of the configuration that names the plug-in.
 
+A distribution may also name click commands in the entry-point group `durable_monty.commands`; the entry point's name is the
+command's, and it is imported when that command is run.
+
 All hooks are synchronous. An implementation takes only the arguments it uses. `poll` is called from a thread of its
 own, because it may block; every other hook is called from the worker's main thread. No hook is called twice at the
 same time for one executor, except that `poll` may run while another hook does.
@@ -18,7 +21,8 @@ from typing import Literal
 
 import pluggy
 
-from durable_monty.models import Accepted, Call, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Finding, Heartbeat, Job, Outcome, Refused
+from durable_monty.remote import Transaction
 
 PROJECT = "durable_monty"
 ENTRY_POINT_GROUP = "durable_monty.executors"
@@ -38,12 +42,15 @@ class ExecutorContext:
             themselves instead of being polled. Handing one over twice is harmless.
         logger: Where the executor logs; no argument or result values, they may be secrets.
         is_signed: Whether envelopes carry an HMAC, so that the remote side needs the key.
+        transaction: For executors that run functions in the worker's own process: makes what
+            `durable_monty.remote.run` takes as `transaction`, for a job id; None where the database is in memory.
     """
 
     executor_name: str
-    deliver: Callable[[Sequence[Outcome]], None]
+    deliver: Callable[[Sequence[Outcome | Heartbeat]], None]
     logger: logging.Logger
     is_signed: bool = False
+    transaction: Callable[[str], Transaction] | None = None
 
 
 class ExecutorSpec:
@@ -56,7 +63,9 @@ class ExecutorSpec:
         Called: by the dispatcher, in the worker's main thread, with 1 to `max_batch` calls that are durable as
             `submitting`.
         Called again: with the same `job_id`, if the worker died, or this hook raised, before the answer was known.
-            Do not run such a call twice if the back end can tell; declare `caller_ids` if it can.
+            Do not run such a call twice if the back end can tell; declare `caller_ids` if it can. An executor that
+            finds out by itself that a call may or may not have been started answers `Accepted` and delivers a
+            `Failure` of kind `ambiguous`.
         Return: one answer per call, in any order. `Accepted` with a token if more than the job id is needed to find
             the work again. `Refused` with `retry_after_seconds` to be asked again, without it to fail the call.
         Raise: anything; each call of the batch stays pending and is submitted again with a growing delay, and no
@@ -66,14 +75,14 @@ class ExecutorSpec:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
         """Tell what is new about open jobs.
 
         Called: again and again while jobs are open, in a thread of its own, with at most `max_batch` of them;
             successive calls walk through all open jobs.
         Called again: a job whose outcome was returned may be asked about until that outcome is durable, and after a
             crash open jobs are asked about by another process; the first outcome counts.
-        Return: outcomes. Silence about a job means no news. Jobs that were not asked about may be reported too.
+        Return: outcomes, and heartbeats where `heartbeats` is declared. Silence about a job means no news. Jobs that were not asked about may be reported too.
             A job that the back end has never heard of, or has forgotten, is a `Failure` of kind `lost`.
             May block up to `wait_seconds` on a push channel, and must return soon after `stop` was called.
         Raise: anything; it counts as no news, and the next poll comes after a growing delay.
@@ -139,9 +148,11 @@ class ExecutorSpec:
     def find(self, jobs: Sequence[Job]) -> dict[str, Literal["known", "absent", "unknown"]]:
         """Say what the back end knows about jobs whose submission may not have happened. Optional.
 
-        Called: after a crash between `submitting` and the answer of `submit`.
+        Called: after a crash between `submitting` and the answer of `submit`, unless `caller_ids` or not
+            `survives_restart` is declared: then the call is submitted again, or is lost.
         Return: by job id. `known`: it is there, or was: poll it. `absent`: it never arrived: submit it.
-            `unknown`: cannot tell.
+            `unknown`, also where this hook is absent: cannot tell. Then the call fails with kind `ambiguous`, except
+            that a function declared `idempotent=True` is tried again.
         Raise: anything; it counts as `unknown`.
         """
         raise NotImplementedError

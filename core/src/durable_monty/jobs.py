@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,16 +14,21 @@ from durable_monty.records import DueCall
 
 @dataclass(slots=True)
 class OpenJob:
-    """One job: where it is, and the call that it is an attempt of."""
+    """One job: where it is, and the call that it is an attempt of.
+
+    Attributes:
+        taken_over_at: When this worker took it over from one that is gone, by the monotonic clock; None: it did not.
+    """
 
     executor: str
     due: DueCall
     token: str | None = None
+    taken_over_at: float | None = None
 
     @property
     def job(self) -> Job:
         """As the executor's hooks take it."""
-        return Job(job_id(self.due), self.token)
+        return Job(job_id(self.due), self.token or None)
 
 
 def job_id(due: DueCall) -> str:
@@ -31,9 +37,14 @@ def job_id(due: DueCall) -> str:
 
 
 class OpenJobs:
-    """By executor and job id. Safe to use from several threads: polling reads what dispatching writes."""
+    """By executor and job id. Safe to use from several threads: polling reads what dispatching writes.
 
-    def __init__(self) -> None:
+    Args:
+        worker: Gives the id of the worker.
+    """
+
+    def __init__(self, worker: Callable[[], str] = lambda: "") -> None:
+        self._worker = worker
         self._lock = threading.Lock()
         self._jobs: dict[str, OpenJob] = {}
         self._by_executor: dict[str, dict[str, OpenJob]] = {}
@@ -41,15 +52,21 @@ class OpenJobs:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, executor: str, calls: Iterable[DueCall]) -> None:
+    @property
+    def worker(self) -> str:
+        """The worker whose jobs these are."""
+        return self._worker()
+
+    def add(self, executor: str, calls: Iterable[DueCall], *, is_taken_over: bool = False) -> None:
         """Remember calls that are about to be submitted, or are known to be running."""
+        taken_over_at = time.monotonic() if is_taken_over else None
         with self._lock:
             there = self._by_executor.setdefault(executor, {})
             for due in calls:
                 key = job_id(due)
                 # An attempt that was ended through the service is followed by this one without a word from its executor.
                 self._remove(job_id_of(due.execution_id, due.row.call_id, due.row.attempt - 1))
-                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token)
+                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token, taken_over_at)
 
     def set_token(self, key: str, token: str | None) -> None:
         """Remember what the executor answered."""

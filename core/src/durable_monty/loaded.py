@@ -9,7 +9,7 @@ import pluggy
 
 from durable_monty.errors import PluginError
 from durable_monty.hookspecs import ExecutorContext
-from durable_monty.models import Accepted, Call, Capabilities, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Capabilities, Finding, Heartbeat, Job, Outcome, Refused
 
 
 class LoadedExecutor:
@@ -43,9 +43,9 @@ class LoadedExecutor:
         """See `ExecutorSpec.submit`."""
         return self._checked("submit", self._hook.submit(calls=calls), (Accepted, Refused))
 
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
         """See `ExecutorSpec.poll`."""
-        return self._checked("poll", self._hook.poll(jobs=jobs, wait_seconds=wait_seconds), (Outcome,))
+        return self._checked("poll", self._hook.poll(jobs=jobs, wait_seconds=wait_seconds), (Outcome, Heartbeat))
 
     def complete(self, jobs: Sequence[Job]) -> None:
         """See `ExecutorSpec.complete`."""

@@ -8,7 +8,7 @@ database for what others have left there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from durable_monty.chores import Cleaner
@@ -18,8 +18,10 @@ from durable_monty.durations import backoff_seconds
 from durable_monty.engine import Advanced
 from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
+from durable_monty.expiry import Expiry
 from durable_monty.firing import Firer
 from durable_monty.jobs import OpenJobs, job_id
+from durable_monty.models import CallStatus, Outcome
 from durable_monty.records import DueCall
 from durable_monty.runtime import Runtime
 
@@ -54,20 +56,29 @@ class Loop:
         self._runtime = runtime
         self._poll_interval_seconds = poll_interval_seconds
         self._on_step = on_step
-        self.jobs = OpenJobs()
+        self.jobs = OpenJobs(lambda: runtime.lease.worker)
         key = runtime.config.signing_key
         self._collector = Collector(
             runtime.store, runtime.planner, self.jobs, runtime.bell, signing_key=key, clock=runtime.clock
         )
         self._executors = Executors(
-            runtime.config.plugin_of, self._collector.deliver, self._collector.watch, is_signed=key is not None
+            runtime.config.plugin_of,
+            self._collector.deliver,
+            self._collector.watch,
+            is_signed=key is not None,
+            transaction=runtime.store.transactions(runtime.want_look, runtime.clock).make,
         )
+        grace_seconds = runtime.config.worker.timeout_grace_seconds
+        self._expiry = Expiry(runtime.store, self.jobs, grace_seconds, runtime.clock)
+        # Calls whose time is over, to be cancelled at their executors once that is durable.
+        self._expired: dict[str, DueCall] = {}
         self._dispatcher = Dispatcher(
             runtime.store,
             self._executors,
             self.jobs,
             self._collector.deliver,
             signing_key=key,
+            grace_seconds=grace_seconds,
             clock=runtime.clock,
         )
         self._firer = Firer(runtime.store)
@@ -78,6 +89,8 @@ class Loop:
         self._backlog: set[str] = set()
         self._close_children_at = 0.0
         self._failures = 0
+        # Whether a transaction may have happened whose answer was lost.
+        self._is_unsure = False
         # A default executor that cannot be had is an error at once, not a warning at the first call.
         if executor is None:
             self._executors.load(default_name)
@@ -94,7 +107,11 @@ class Loop:
         self._rings_seen = self._runtime.bell.rings
         arrivals: list[Arrival] = []
         try:
+            self._dispatcher.pay()
             self._runtime.lease.renew()
+            if self._is_unsure:
+                self._dispatcher.give_back_unknown(self._runtime.store.jobs_of(self._runtime.lease.worker))
+                self._is_unsure = False
             taken_over = self._runtime.lease.take_over()
             if taken_over:
                 log.info("took over jobs of a worker that is gone", extra={"jobs": len(taken_over)})
@@ -103,6 +120,7 @@ class Loop:
             if arrivals:
                 self._record(self._collector.judge(arrivals))
                 arrivals = []
+            self._write_heartbeats()
             is_busy = self._look() if self._is_look_due() else False
             is_busy = self._take_backlog() or is_busy
             if self._dispatcher.has_to_complete:
@@ -120,7 +138,9 @@ class Loop:
         """Wait until there may be something to do, at most `timeout_seconds`."""
         now = self._runtime.clock()
         # A lease that cannot be renewed stays due; a database that does not answer is left alone for a while.
-        until = self._look_at if self._failures else min(self._look_at, self._runtime.lease.renew_at)
+        until = self._look_at
+        if not self._failures:
+            until = min(until, self._runtime.lease.renew_at, self._expiry.next_write_at or until)
         if timeout_seconds is not None:
             until = min(until, now + timeout_seconds)
         step = _FIRST_STEP_SECONDS if self._changes is not None and self._changes.is_polled else until - now
@@ -168,6 +188,8 @@ class Loop:
 
     def _record(self, verdict: Verdict, *, submits: bool = True) -> None:
         """Make outcomes durable, with the turns that they allow; then tell the executors."""
+        self._expiry.hear(verdict.beats)
+        self._write_heartbeats([job.job_id for _, job in verdict.done])
         if verdict.next_attempts:
             self._runtime.engine.reattempt(verdict.next_attempts)
             self._on_step("attempts recorded")
@@ -181,17 +203,37 @@ class Loop:
             self._on_step("turns recorded")
         else:
             advanced = Advanced()
-        self.jobs.remove(job.job_id for _, job in verdict.done)
+        expired = [self._expired.pop(job.job_id, None) for _, job in verdict.done]
+        self._dispatcher.cancel(due for due in expired if due is not None)
+        self._forget(job.job_id for _, job in verdict.done)
         self._follow(advanced)
         self._dispatcher.complete(verdict.done)
         self._on_step("jobs completed")
 
+    def _write_heartbeats(self, ending: Sequence[str] = ()) -> None:
+        look_at = self._expiry.write(ending)
+        if look_at is not None:
+            self._look_no_later_than(look_at)
+            self._on_step("heartbeats recorded")
+
+    def _expire(self) -> None:
+        """Let calls fail whose time is over."""
+        overdue = self._expiry.overdue()
+        at_executor = [due for due, _ in overdue if due.row.status is not CallStatus.PENDING]
+        ending = self._dispatcher.cancel_in_process(at_executor)
+        for due, failure in overdue:
+            if job_id(due) in ending:
+                continue
+            if due.row.status is not CallStatus.PENDING:
+                self._expired[job_id(due)] = due
+            self._collector.deliver(due.row.executor or "", [Outcome(job_id(due), failure=failure)])
+
     def _follow(self, advanced: Advanced) -> None:
         """Do outside what has just become durable."""
-        self.jobs.remove(advanced.settled)
+        self._forget(advanced.settled)
         if advanced.cancelled:
             self._dispatcher.cancel(advanced.cancelled)
-            self.jobs.remove(job_id(due) for due in advanced.cancelled)
+            self._forget(job_id(due) for due in advanced.cancelled)
         if advanced.to_submit:
             self._submit(advanced.to_submit)
         self._backlog |= advanced.pending
@@ -203,6 +245,13 @@ class Loop:
             self.checkpoints += 1
             if self._firer.is_queueing:
                 self._look_no_later_than(0.0)
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        """These jobs are over; calls that waited for them because of a limit may begin."""
+        keys = list(keys)
+        ended = [job for key in keys if (job := self.jobs.get(key)) is not None]
+        self._backlog |= {job.executor for job in ended if job.due.row.limit_key is not None}
+        self.jobs.remove(keys)
 
     def _submit(self, calls: Sequence[DueCall]) -> None:
         due_at = self._dispatcher.submit(calls)
@@ -225,15 +274,16 @@ class Loop:
             self._on_step("due turns recorded")
             self._follow(advanced)
             is_busy = advanced.is_busy
+        self._expire()
         self._backlog |= runtime.store.pending_executors(now)
         if self._close_children_at <= now:
             # Those of this worker's own turns were seen to at once; what a killed worker left behind is found here.
             runtime.engine.close_children()
             self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
-        next_wake_at = runtime.store.next_wake_at()
         self._look_at = now if is_busy else now + self._poll_interval_seconds
-        if next_wake_at is not None and next_wake_at > now:
-            self._look_no_later_than(next_wake_at)
+        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
+            if time is not None and time > now:
+                self._look_no_later_than(time)
         self.checkpoints += 1
         return is_busy
 
@@ -241,7 +291,9 @@ class Loop:
         """Submit pending calls as far as their executors have room; returns whether that may go on at once."""
         if not self._backlog:
             return False
-        calls, self._backlog = self._dispatcher.claim(self._runtime.lease.worker, self._backlog)
+        calls, self._backlog, again_at = self._dispatcher.claim(self._runtime.lease.worker, self._backlog)
+        if again_at is not None:
+            self._look_no_later_than(again_at)
         if calls:
             self._on_step("calls claimed")
             self._submit(calls)
@@ -268,5 +320,6 @@ class Loop:
             log.warning("the database does not answer, trying again: %s", error)
         pause = backoff_seconds(self._failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self._failures += 1
+        self._is_unsure = True
         self._look_at = self._runtime.clock() + pause
         self._rings_seen = self._runtime.bell.rings

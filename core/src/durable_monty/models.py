@@ -80,7 +80,8 @@ class Failure:
         kind: `user`: the function raised. `timeout`: it ran longer than allowed. `cancelled`: it was stopped on
             request. `refused`: it may not or cannot be run there. `lost`: nobody knows what became of it.
             `unavailable`: the back end does not answer. `undecodable`: its result cannot be carried or read.
-            `ambiguous`: it may or may not have been started.
+            `ambiguous`: it may or may not have been started. It is tried again, as a lost one is, if the function
+            is declared `idempotent=True`; otherwise this is the call's outcome.
         type: Name of the exception's type, such as `ValueError`.
         message: The exception's text.
         traceback: The remote traceback as text, or an empty string.
@@ -209,6 +210,18 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life of a running attempt, told like an outcome: returned from `poll` or handed to `context.deliver`.
+
+    Attributes:
+        message: What `durable_monty.remote.run` handed to its `heartbeat=`, untouched.
+    """
+
+    job_id: str
+    message: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One line of a pre-flight check.
 
@@ -238,6 +251,9 @@ class Capabilities:
         max_batch: Most calls or jobs in one hook call.
         max_in_flight: Most jobs the core keeps open there at once; None: no bound.
         poll_interval_seconds: How long to wait after a `poll` without news; 0 where `poll` itself blocks.
+        heartbeats: It carries `Heartbeat`s. The first tells that a job has begun to run, which starts its time limit.
+        start_delay_seconds: Where it carries none: how long a job may wait there before it begins; the core counts its
+            time limit from the submission and this on top.
         isolation: What a crashing function takes with it: `thread`: the worker; `process`: a process of its own;
             `machine`: another machine.
     """
@@ -252,6 +268,8 @@ class Capabilities:
     max_batch: int = 1000
     max_in_flight: int | None = None
     poll_interval_seconds: float = 1.0
+    heartbeats: bool = False
+    start_delay_seconds: float = 0.0
     isolation: Literal["thread", "process", "machine"] = "process"
 
 

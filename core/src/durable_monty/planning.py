@@ -94,10 +94,13 @@ class Planner:
         self, execution_id: str, call: CallRow, failure: Failure, workflow: WorkflowRecord, now: float
     ) -> NextAttempt | None:
         """The next attempt, whether there is time for it or not."""
-        own = self.policy(call.function, workflow).overridden(call.policy or {}).retry
+        policy = self.policy(call.function, workflow).overridden(call.policy or {})
+        own = policy.retry
         if failure.type == TOTAL_TYPE:
             return None
-        if failure.kind in INFRASTRUCTURE_KINDS or (failure.type == HEARTBEAT_TYPE and own is None):
+        # An attempt that may have been started is tried again if the function may run twice.
+        is_lost = failure.kind in INFRASTRUCTURE_KINDS or (failure.kind == "ambiguous" and policy.is_idempotent)
+        if is_lost or (failure.type == HEARTBEAT_TYPE and own is None):
             if call.lost + 1 >= self.infrastructure.attempts:
                 return None
             # The first loss is usually the death of one process; there is nothing to wait for.

@@ -120,14 +120,15 @@ def rate_per_second(rate: str) -> float:
     """
     found = _RATE.fullmatch(rate) if isinstance(rate, str) else None
     per_second = float(found[1]) / _UNIT_SECONDS[found[2]] if found else 0.0
-    if not 0 < per_second <= MAX_RATE_PER_SECOND:
+    if not MIN_RATE_PER_SECOND <= per_second <= MAX_RATE_PER_SECOND:
         raise ValueError(
-            f"rate is {rate!r}; it must be like '50/s', '10/m' or '100/h', more than zero and at most "
-            f"{MAX_RATE_PER_SECOND:.0f} a second"
+            f"rate is {rate!r}; it must be like '50/s', '10/m' or '100/h', more than zero: at least one a week, and at "
+            f"most {MAX_RATE_PER_SECOND:.0f} a second"
         )
     return per_second
 
 
+MIN_RATE_PER_SECOND = 1 / (7 * 86400.0)
 MAX_RATE_PER_SECOND = 1_000_000.0
 _FIELDS = frozenset(field.name for field in fields(CallPolicy))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from durable_monty.models import CallStatus, ExecutionStatus, Failure
+from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.policies import CallPolicy
 
 
@@ -132,7 +132,8 @@ class CallRow:
         resources: What a machine must have, in the executor's words.
         lost: How often infrastructure failures have used up an attempt of it.
         worker: The worker that watches its job, or None.
-        due_at: `pending`: not before. A timer: when it ends. `submitted`: when the attempt times out.
+        due_at: `pending`: not before. A timer: when it ends. At an executor: when the attempt times out;
+            None: it is not known to have begun.
         outcome: The value's text, or a failure's text where the status is `failed` or `cancelled`.
         batch: Delivery order: the number of the resume that delivered the outcome; None: not delivered.
         position: Place within that resume.
@@ -195,6 +196,39 @@ class Settlement:
     outcome: str = field(repr=False)
     ended_at: float = 0.0
     requires: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeardBeat:
+    """A sign of life of an attempt.
+
+    Attributes:
+        at: When it was heard.
+        progress: What it reported, as the codec's text; None: nothing new.
+    """
+
+    execution_id: str
+    call_id: int
+    attempt: int
+    at: float
+    progress: str | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The job that it is of."""
+        return job_id_of(self.execution_id, self.call_id, self.attempt)
+
+    def followed_by(self, later: HeardBeat) -> HeardBeat:
+        """Both as one."""
+        return later if later.progress is not None else replace(later, progress=self.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """When an attempt has to end, and when its call is to be looked at; None: never."""
+
+    ends_at: float
+    look_at: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from durable_monty import codec, convert, functions
 from durable_monty.envelope import (
@@ -22,7 +22,8 @@ from durable_monty.envelope import (
     encode_failure,
     encode_value,
 )
-from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch
+from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch, StoreError
+from durable_monty.heartbeats import Heartbeats
 from durable_monty.models import Failure, parse_job_id
 
 log = logging.getLogger(__name__)
@@ -53,33 +54,55 @@ def signing_key() -> bytes | None:
     return named.encode() if named else None
 
 
-def run(envelope: bytes | str) -> bytes:
+class Transaction(Protocol):
+    """A database transaction that a function may write in, and that also records the outcome of its call."""
+
+    def connect(self) -> Any:
+        """The connection; begins the transaction at the first call."""
+
+    def settle(self, value_text: str) -> bool:
+        """Record the value and commit; False if it was never begun, or is rolled back because the attempt is late."""
+
+    def abandon(self) -> None:
+        """Roll back, if it was begun and is not committed."""
+
+
+def run(
+    envelope: bytes | str, heartbeat: Callable[[bytes], None] | None = None, transaction: Transaction | None = None
+) -> bytes:
     """Execute the call in `envelope` and return its reply.
 
     Never raises for anything that the function does: what it raises, `SystemExit` included, is a reply with a
     `Failure`. Only `KeyboardInterrupt` passes. An `async def` function is run to its end on an event loop of its own.
+
+    Args:
+        heartbeat: Takes the bytes of each sign of life to the executor, which hands them to the core in a `Heartbeat`;
+            called from any thread. None: there are none.
+        transaction: What `current_call().connection` is of; None: the database is not in reach.
     """
     key = signing_key()
     opened = _open(envelope, key)
     if isinstance(opened, bytes):
         return opened
     call, function = opened
-    token = functions.current.set(_current(call))
+    running = _Running(call, key, heartbeat, transaction)
     try:
         args, kwargs = convert.bind(function.__wrapped__, call.args, call.kwargs)
         value = function.__wrapped__(*args, **kwargs)
         if function.is_async:
             value = functions.run_to_end(value)
-        return _reply(call, value, key)
+        return running.reply(value)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a function is its failure, not the machine's
-        return encode_failure(call.job_id, user_failure(error), key)
+        return running.failure(error)
     finally:
-        functions.current.reset(token)
+        running.end()
 
 
-async def run_async(envelope: bytes | str) -> bytes:
+async def run_async(
+    envelope: bytes | str, heartbeat: Callable[[bytes], None] | None = None, transaction: Transaction | None = None
+) -> bytes:
     """As `run`, for an executor that has an event loop; the function must be an `async def` one.
 
     Cancelling it cancels the function.
@@ -89,18 +112,75 @@ async def run_async(envelope: bytes | str) -> bytes:
     if isinstance(opened, bytes):
         return opened
     call, function = opened
-    token = functions.current.set(_current(call))
+    running = _Running(call, key, heartbeat, transaction)
     import asyncio
 
     try:
         args, kwargs = convert.bind(function.__wrapped__, call.args, call.kwargs)
-        return _reply(call, await function.__wrapped__(*args, **kwargs), key)
+        return running.reply(await function.__wrapped__(*args, **kwargs))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a function is its failure, not the machine's
-        return encode_failure(call.job_id, user_failure(error), key)
+        return running.failure(error)
     finally:
-        functions.current.reset(token)
+        running.end()
+
+
+class _Running:
+    """One attempt while it runs: what its function can ask about it, and what is to be tidied up after it."""
+
+    def __init__(
+        self,
+        call: Envelope,
+        key: bytes | None,
+        send: Callable[[bytes], None] | None,
+        transaction: Transaction | None,
+    ) -> None:
+        self._call = call
+        self._key = key
+        self._transaction = transaction
+        self._heartbeats = Heartbeats(call.job_id, send, key) if send is not None else None
+        self._has_failed = True
+        if self._heartbeats is not None and call.is_watched:
+            self._heartbeats.begin()
+        execution_id, call_id, attempt = parse_job_id(call.job_id)
+        current = functions.CurrentCall(
+            execution_id,
+            call_id,
+            attempt,
+            call.job_id,
+            call.progress,
+            self._heartbeats.beat if self._heartbeats is not None else None,
+            transaction.connect if transaction is not None else None,
+        )
+        self._token = functions.current.set(current)
+
+    def reply(self, value: Any) -> bytes:
+        """The reply of a function that has returned; its transaction, if there is one, is committed."""
+        try:
+            text = codec.dumps(convert.plain(value), path="result")
+        except EncodeError as error:
+            return encode_failure(self._call.job_id, Failure("undecodable", "TypeError", str(error)), self._key)
+        try:
+            if self._transaction is not None:
+                self._transaction.settle(text)
+        except StoreError as error:
+            # If it was committed after all, another attempt comes too late.
+            return encode_failure(self._call.job_id, Failure("lost", type(error).__name__, str(error)), self._key)
+        self._has_failed = False
+        return encode_value(self._call.job_id, text, self._key)
+
+    def failure(self, error: BaseException) -> bytes:
+        """The reply of a function that has raised."""
+        return encode_failure(self._call.job_id, user_failure(error), self._key)
+
+    def end(self) -> None:
+        """Whatever came of it."""
+        if self._transaction is not None:
+            self._transaction.abandon()
+        if self._heartbeats is not None:
+            self._heartbeats.end(has_failed=self._has_failed)
+        functions.current.reset(self._token)
 
 
 def is_async(function_name: str) -> bool:
@@ -181,18 +261,6 @@ def _open(envelope: bytes | str, key: bytes | None) -> tuple[Envelope, functions
         return call, functions.resolve(call.function)
     except FunctionError as error:
         return encode_failure(call.job_id, Failure("refused", type(error).__name__, str(error)), key)
-
-
-def _reply(call: Envelope, value: Any, key: bytes | None) -> bytes:
-    try:
-        return encode_value(call.job_id, codec.dumps(convert.plain(value), path="result"), key)
-    except EncodeError as error:
-        return encode_failure(call.job_id, Failure("undecodable", "TypeError", str(error)), key)
-
-
-def _current(call: Envelope) -> functions.CurrentCall:
-    execution_id, call_id, attempt = parse_job_id(call.job_id)
-    return functions.CurrentCall(execution_id, call_id, attempt, call.job_id)
 
 
 def _claimed_job_id(envelope: bytes | str) -> str:

@@ -8,26 +8,25 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from durable_monty import codec, config, convert
+from durable_monty import codec, config
 from durable_monty.by_hand import ByHand
 from durable_monty.config import Config
-from durable_monty.describing import describe, filter_of
+from durable_monty.describing import describe, ended_how, filter_of
 from durable_monty.ends import Ends
-from durable_monty.errors import ExecutionConflict, ExecutionEnded, ExecutionFailed, ExecutionNotEnded
-from durable_monty.interpreter.operations import MAX_NAME_CHARACTERS
+from durable_monty.errors import ExecutionFailed, ExecutionNotEnded
 from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow
 from durable_monty.retention import Retaining
 from durable_monty.runtime import Runtime
 from durable_monty.schedules import Scheduling
-from durable_monty.signals import check_payload
 from durable_monty.starts import Starter, StartOptions
+from durable_monty.steering import Steering
 from durable_monty.store import Store, init_db
 from durable_monty.store.starting import IdReuse
 from durable_monty.workflows import Workflow
 
 
-class OrchestratorService(ByHand, Scheduling, Retaining):
+class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     """Everything one can ask of the executions in a database. Safe to use from several threads.
 
     Args:
@@ -145,7 +144,7 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
         if row.status is ExecutionStatus.COMPLETED:
             return codec.loads(row.output or "null")
         if row.status.is_terminal:
-            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {_ended_how(row)}:\n{row.error or ''}")
+            raise ExecutionFailed(f"the result of execution {execution_id!r}: it {ended_how(row)}:\n{row.error or ''}")
         raise ExecutionNotEnded(
             f"the result of execution {execution_id!r}: it is {row.status.value}; wait for its end with `wait`, or run "
             "a worker"
@@ -192,6 +191,7 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
         Raises:
             ExecutionNotFound: No execution has this id.
             TimeoutError: It has not ended within `timeout_seconds`.
+            StoreError: The service was closed meanwhile.
         """
         ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while (row := self._over(execution_id)) is None:
@@ -209,122 +209,6 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
         )
 
     # Ending
-
-    def cancel(self, execution_id: str, reason: str | None = None, deadline_seconds: float = 60.0) -> None:
-        """Ask for the end of an execution.
-
-        One that has not begun is cancelled at once. In a running one every `await` raises a `BaseException`, which
-        `except Exception` does not see, once, so that `finally` blocks run; what has not ended by the deadline is
-        ended by force. Asking again while it is being cancelled does nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended.
-        """
-        now = self.runtime.clock()
-        before = self.runtime.store.request_cancel(
-            execution_id, reason or "cancelled on request", now + deadline_seconds, now
-        )
-        if before.status.is_terminal:
-            raise ExecutionEnded(f"cancelling execution {execution_id!r}: it {_ended_how(before)} already")
-        self.runtime.want_look()
-
-    def pause(self, execution_id: str, reason: str | None = None) -> None:
-        """Keep an execution from going on until `resume`.
-
-        Its open calls go on; their outcomes wait, and so do signals. Pausing a paused execution does nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended.
-        """
-        self._require_alive("pausing", self.runtime.store.pause(execution_id, reason))
-
-    def resume(self, execution_id: str) -> None:
-        """Let a paused execution go on; does nothing to one that is not paused.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended.
-        """
-        self._require_alive("resuming", self.runtime.store.resume(execution_id, self.runtime.clock()))
-        self.runtime.want_look()
-
-    def retry(self, execution_id: str) -> None:
-        """Let a failed execution go on from its last snapshot, as if its last turn had not happened.
-
-        The call whose failure ended it is made again, as its next attempt; nothing that was delivered before is. A
-        deadline that it had is dropped.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionConflict: It has not failed.
-        """
-        before = self.runtime.store.retry(execution_id, self.runtime.clock())
-        if before.status is not ExecutionStatus.FAILED:
-            raise ExecutionConflict(
-                f"retrying execution {execution_id!r}: it is {before.status.value}; only a failed one can be retried"
-            )
-        self.runtime.want_look()
-
-    # Signals, and what an execution tells
-
-    def signal(self, execution_id: str, name: str, payload: Any = None) -> None:
-        """Send a signal; it is kept until the execution waits for one of this name, in the order of sending.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ExecutionEnded: It has ended; nothing was stored.
-            SignalRefused: The execution waits for this signal with a payload of another type; nothing was stored.
-            EncodeError: The payload cannot be carried.
-            ValueError: The name is empty or too long.
-        """
-        if not 0 < len(name) <= MAX_NAME_CHARACTERS:
-            raise ValueError(
-                f"sending a signal to {execution_id!r}: its name has {len(name)} characters; it must have 1 to "
-                f"{MAX_NAME_CHARACTERS}"
-            )
-        plain = convert.plain(payload)
-        text = codec.dumps(plain, path="payload")
-        runtime = self.runtime
-        before = runtime.store.signal(
-            execution_id,
-            name,
-            text,
-            runtime.clock(),
-            lambda arguments, line: check_payload(name, plain, arguments, line),
-        )
-        self._require_alive(f"sending signal {name!r} to", before)
-        runtime.want_look()
-
-    def published(self, execution_id: str, key: str | None = None) -> Any:
-        """What the execution has published: the last value of each key, or of one.
-
-        Returns:
-            A dictionary, or with `key` its value, None if it was never published.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        found = self.runtime.store.published(execution_id, key)
-        values = {name: codec.loads(text)[0][1] for name, text in found.items()}
-        return values if key is None else values.get(key)
-
-    def read_stream(self, execution_id: str, stream: str, offset: int = 0, limit: int = 1000) -> list[tuple[int, Any]]:
-        """Items that the execution has emitted: (offset, value), from `offset` on; the first item has offset 0.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-            ValueError: `offset` is below 0 or `limit` below 1.
-        """
-        if offset < 0 or limit < 1:
-            raise ValueError(f"reading stream {stream!r}: offset {offset} and limit {limit} must be at least 0 and 1")
-        found = self.runtime.store.emitted(execution_id, stream, offset, limit)
-        return [(offset + index, codec.loads(text)[0][1]) for index, text in enumerate(found)]
-
-    def _require_alive(self, doing: str, before: ExecutionRow) -> None:
-        if before.status.is_terminal:
-            raise ExecutionEnded(f"{doing} execution {before.id!r}: it {_ended_how(before)} already")
 
     def close(self) -> None:
         """Give up what this process holds and close its connections and sandboxes."""
@@ -345,7 +229,3 @@ class OrchestratorService(ByHand, Scheduling, Retaining):
 
     def _described(self, row: ExecutionRow) -> dict[str, Any]:
         return describe(self.runtime.store, [row])[0]
-
-
-def _ended_how(row: ExecutionRow) -> str:
-    return {"completed": "has completed", "failed": "failed", "cancelled": "was cancelled"}[row.status.value]

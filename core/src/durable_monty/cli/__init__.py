@@ -11,10 +11,10 @@ from __future__ import annotations
 import click
 
 from durable_monty.cli import looking, pruning, schedules, settings, starting, working
-from durable_monty.cli.output import Group
+from durable_monty.cli.commands import ExtensibleGroup
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ExtensibleGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="durable-monty-core", prog_name="durable-monty")
 @click.option("-v", "--verbose", is_flag=True, help="Log every transition to stderr.")
 @click.pass_context

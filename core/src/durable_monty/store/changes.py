@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine
 
 from durable_monty.store.commit_postgresql import CHANNEL
 
@@ -78,20 +77,25 @@ class PostgresqlChanges:
         while not self._stopping.is_set():
             try:
                 with self._engine.connect() as connection:
-                    raw: Any = connection.connection.driver_connection
-                    raw.rollback()
-                    raw.autocommit = True
-                    raw.execute(f"LISTEN {self._channel}")
-                    # What was notified while nobody listened is found by looking.
-                    self._notified()
-                    while not self._stopping.is_set():
-                        for _ in raw.notifies(timeout=0.5, stop_after=1):
-                            self._notified()
-                    connection.invalidate()
-            except (DBAPIError, OSError) as error:
-                log.warning("listening for changes failed: %s", str(error).splitlines()[0])
-                self._stopping.wait(_RECONNECT_SECONDS)
+                    try:
+                        self._hear(connection)
+                    finally:
+                        # It is in no state to go back to the pool, and may be broken.
+                        connection.invalidate()
             except Exception as error:  # noqa: BLE001
                 # psycopg's own errors are not wrapped outside a statement of SQLAlchemy.
-                log.warning("listening for changes failed: %s", error)
+                if self._stopping.is_set():
+                    return
+                log.warning("listening for changes failed: %s", str(error).splitlines()[0])
                 self._stopping.wait(_RECONNECT_SECONDS)
+
+    def _hear(self, connection: Connection) -> None:
+        raw: Any = connection.connection.driver_connection
+        raw.rollback()
+        raw.autocommit = True
+        raw.execute(f"LISTEN {self._channel}")
+        # What was notified while nobody listened is found by looking.
+        self._notified()
+        while not self._stopping.is_set():
+            for _ in raw.notifies(timeout=0.5, stop_after=1):
+                self._notified()

@@ -243,6 +243,15 @@ Index(
 )
 Index("tags_value", tags.c.name, tags.c.value, tags.c.created_at, tags.c.execution_id)
 Index("workflows_name", workflows.c.name)
+_where = text("status = 'pending' AND limit_key IS NULL")
+Index(
+    "calls_rank",
+    calls.c.executor,
+    text("(due_at - 60.0 * priority)"),
+    sqlite_where=_where,
+    postgresql_where=_where,
+    _table=calls,
+)
 Index("signals_of", signals.c.execution_id, signals.c.name, signals.c.id)
 Index("schedules_next_at", schedules.c.next_at)
 Index(
@@ -264,6 +273,7 @@ Index(
     "calls_limited",
     calls.c.limit_key,
     calls.c.status,
+    text("(due_at - 60.0 * priority)"),
     sqlite_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
     postgresql_where=calls.c.limit_key.isnot(None) & calls.c.status.in_(OPEN_STATUSES),
 )

@@ -21,6 +21,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -29,7 +30,6 @@ from sqlalchemy import Engine as DatabaseEngine
 from durable_monty.errors import ExecutionNotFound
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import (
-    CallKind,
     CallRow,
     Claimed,
     CommitResult,
@@ -42,14 +42,14 @@ from durable_monty.records import (
     WorkerIdentity,
     WorkflowRecord,
 )
-from durable_monty.store import commit_postgresql, commit_sqlite, steering
-from durable_monty.store import signals as signals_
+from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.retention import Retention
@@ -62,13 +62,18 @@ from durable_monty.store.rows import (
 from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
 from durable_monty.store.starting import Starting
+from durable_monty.store.steering import Steering
+from durable_monty.store.telling import Telling
+from durable_monty.store.times import Times
+from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    calls.c.status.in_(_AT_EXECUTOR),
+    # Not `in_`: its parameters cannot be expanded in a statement that is run for many rows.
+    or_(*(calls.c.status == status for status in _AT_EXECUTOR)),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
@@ -80,11 +85,15 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
+        self.times = Times(self._connections)
+        self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
         self.retention = Retention(self._connections)
+        self.steering = Steering(self._connections, self._execution)
+        self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
 
     def __repr__(self) -> str:
@@ -121,6 +130,14 @@ class Store:
     def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
         """Within the block, `committed` is called after each transaction of this process that writes."""
         return self._connections.announcing(committed)
+
+    def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
+        """For functions that write to this database in the transaction that records their outcome.
+
+        Args:
+            settled: Called after each commit, from any thread.
+        """
+        return CallTransactions(self._connections, settled, clock)
 
     def close(self) -> None:
         """Close this process's connections; the store opens new ones if it is used again."""
@@ -230,10 +247,10 @@ class Store:
         with self._connections.read() as connection:
             return {row.parent_call: row.id for row in connection.execute(query)}
 
-    def next_wake_at(self) -> float | None:
-        """The earliest time at which an execution, a pending call or a schedule is due; None: nothing waits for a time."""
+    def next_wake_at(self, now: float) -> float | None:
+        """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
-        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at.isnot(None))
+        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
         with self._connections.read() as connection:
             times = [
                 connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
@@ -280,161 +297,34 @@ class Store:
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
-        """Ask for an execution's cancellation; one that has not begun is cancelled at once.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if not row.status.is_terminal and row.cancel_deadline_at is None:
-                steering.request_cancel(connection, row, reason, deadline_at, now)
-                tell(connection)
-            return row
-
-    def children_to_cancel(self, limit: int = 100) -> list[str]:
-        """Living children that are to end with their parent, or with the parent's call, which has ended."""
-        with self._connections.read() as connection:
-            return steering.children_to_cancel(connection, limit)
-
-    def pause(self, execution_id: str, reason: str | None) -> ExecutionRow:
-        """Keep an execution from being advanced; a paused or ended one stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if not row.status.is_terminal and row.status is not ExecutionStatus.PAUSED:
-                steering.pause(connection, row, reason)
-            return row
-
-    def resume(self, execution_id: str, now: float) -> ExecutionRow:
-        """Let a paused execution go on; any other stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status is ExecutionStatus.PAUSED:
-                steering.resume(connection, row, now)
-                tell(connection)
-            return row
-
-    def retry(self, execution_id: str, now: float) -> ExecutionRow:
-        """Let a failed execution go on from its last snapshot; any other stays what it is.
-
-        Returns:
-            The execution as it was before.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status is ExecutionStatus.FAILED:
-                steering.retry(connection, row, now)
-                tell(connection)
-            return row
-
-    def signal(
-        self,
-        execution_id: str,
-        name: str,
-        payload: str,
-        now: float,
-        accepts: Callable[[str, int], None] = lambda arguments, line: None,
-    ) -> ExecutionRow:
-        """Put a signal behind those of its name, and give them to the calls that wait for them.
-
-        Args:
-            accepts: Asked, with the arguments and the line of the call that would get it, whether it may be given;
-                what it raises is raised, and nothing is stored.
-
-        Returns:
-            The execution as it was before; an ended one gets nothing.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        with self._connections.write() as connection:
-            row = self._execution(connection, execution_id, is_locked=True)
-            if row.status.is_terminal:
-                return row
-            for _, _, arguments, line in signals_.waiting(connection, execution_id, name)[:1]:
-                accepts(arguments, line)
-            signals_.buffer(connection, execution_id, name, payload, now)
-            if signals_.match(connection, execution_id, now):
-                tell(connection)
-            return row
-
-    def published(self, execution_id: str, key: str | None = None) -> dict[str, str]:
-        """The last value of each key that an execution has published, as the codec's text of `[[key, value], {}]`.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        of = (calls.c.execution_id == execution_id) & (calls.c.kind == CallKind.PUBLISH.value)
-        if key is not None:
-            of &= calls.c.function == key
-        last = select(func.max(calls.c.call_id)).where(of).group_by(calls.c.function)
-        query = select(calls.c.function, calls.c.arguments).where(of, calls.c.call_id.in_(last))
-        with self._connections.read() as connection:
-            self._execution(connection, execution_id)
-            return {row.function: row.arguments for row in connection.execute(query)}
-
-    def emitted(self, execution_id: str, stream: str, offset: int, limit: int) -> list[str]:
-        """Items of a stream from an offset on, each as the codec's text of `[[stream, value], {}]`.
-
-        Raises:
-            ExecutionNotFound: No execution has this id.
-        """
-        query = (
-            select(calls.c.arguments)
-            .where(calls.c.execution_id == execution_id, calls.c.kind == CallKind.EMIT.value)
-            .where(calls.c.function == stream)
-            .order_by(calls.c.call_id)
-            .offset(offset)
-            .limit(limit)
-        )
-        with self._connections.read() as connection:
-            self._execution(connection, execution_id)
-            return list(connection.scalars(query))
-
     # Calls
 
     def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
-        """Take pending calls of an executor whose time has come: they become `submitting`."""
+        """Take pending calls of an executor whose time has come: they become `submitting`.
+
+        Those that have waited longest come first, each unit of priority counting as a minute; calls under a limit are
+        claimed by `limits.claim`.
+        """
+        # Written so that only the index that has them in their order fits.
         chosen = (
             select(calls.c.execution_id, calls.c.call_id)
             .where(
-                calls.c.status == CallStatus.PENDING.value,
+                text("status = 'pending' AND limit_key IS NULL"),
                 calls.c.executor == executor,
-                calls.c.due_at <= now,
+                calls.c.due_at + 0.0 <= now,
             )
-            .order_by(calls.c.due_at)
+            .order_by(text(RANK))
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(calls)
             .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
-            .values(status=CallStatus.SUBMITTING.value, worker=worker)
+            .values(status=CallStatus.SUBMITTING.value, worker=worker, due_at=None)
             .returning(calls)
         )
         with self._connections.write() as connection:
-            return [_due_call(row) for row in connection.execute(statement).mappings()]
+            return in_order(_due_call(row) for row in connection.execute(statement).mappings())
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""
@@ -489,6 +379,12 @@ class Store:
         with self._connections.read() as connection:
             rows = connection.execute(select(workers)).all()
         return [(WorkerIdentity(row.id, row.host, row.pid, row.process_started), row.lease_until) for row in rows]
+
+    def jobs_of(self, worker: str) -> list[DueCall]:
+        """The calls that this worker has handed to executors, or is about to, as far as the database knows."""
+        query = select(calls).where(calls.c.worker == worker, calls.c.status.in_(_AT_EXECUTOR))
+        with self._connections.read() as connection:
+            return [_due_call(row) for row in connection.execute(query).mappings()]
 
     def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
         """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.

@@ -6,14 +6,14 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from durable_monty import remote
 from durable_monty.hookspecs import ExecutorContext, hookimpl
-from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Heartbeat, Job, Outcome, Refused
 from durable_monty_local.backlog import Backlog
 from durable_monty_local.deadlines import Deadlines
 from durable_monty_local.failures import timed_out
@@ -41,14 +41,17 @@ class Executor:
     """Runs calls in the worker."""
 
     Settings = LocalSettings
-    capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, isolation="thread")
+    capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, heartbeats=True, isolation="thread")
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
         self._context: ExecutorContext | None = None
-        self._undelivered: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._undelivered: queue.SimpleQueue[Outcome | Heartbeat] = queue.SimpleQueue()
         # Jobs without an outcome; an outcome of one that is not here comes too late.
         self._open: set[str] = set()
+        # Jobs whose function has returned and that are committing their outcome themselves.
+        self._settling: set[str] = set()
+        self._children: dict[str, Child] = {}
         self._lock = threading.Lock()
         self._is_async: dict[str, bool] = {}
         self._accepted = 0
@@ -75,18 +78,18 @@ class Executor:
             if self._runs_on_loop(call):
                 continue
             if self.settings.mode == "inline":
-                self._run_here(call)
+                self.run_here(call)
             else:
                 self._lanes.put(call)
         return [Accepted(call.job_id) for call in calls]
 
     @hookimpl
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
         """Outcomes that nobody was told of, and the loss of jobs of a process that is gone."""
         with self._lock:
             unknown = [job.job_id for job in jobs if job.job_id not in self._open]
         outcomes = self._drain()
-        told = {outcome.job_id for outcome in outcomes}
+        told = {outcome.job_id for outcome in outcomes if isinstance(outcome, Outcome)}
         lost = Failure("lost", "Lost", "this process does not run it; the process that did is gone")
         outcomes += [Outcome(job_id, failure=lost) for job_id in unknown if job_id not in told]
         if not outcomes and wait_seconds > 0:
@@ -103,13 +106,21 @@ class Executor:
 
     @hookimpl
     def cancel(self, jobs: Sequence[Job], force: bool) -> dict[str, bool]:
-        """Drop what is queued; cancel what runs on the event loop. A running thread goes on, its outcome is dropped."""
+        """Drop what is queued; end what runs on the event loop or in a process. A running thread goes on.
+
+        What goes on has no outcome any more, and its transaction, if it has one, will be rolled back. Only a job that is
+        committing that transaction is not stopped.
+        """
         job_ids = [job.job_id for job in jobs]
         with self._lock:
+            ending = self._settling.intersection(job_ids)
             self._open.difference_update(job_ids)
+            children = [self._children[job_id] for job_id in job_ids if job_id in self._children] if force else []
         if self._loop is not None:
             self._loop.cancel(job_ids)
-        return dict.fromkeys(job_ids, True)
+        for child in children:
+            child.interrupt()
+        return {job_id: job_id not in ending for job_id in job_ids}
 
     @hookimpl
     def stop(self, grace_seconds: float) -> None:
@@ -155,7 +166,7 @@ class Executor:
         if self._loop is None:
             from durable_monty_local.loop import LoopThread
 
-            self._loop = LoopThread(self.report)
+            self._loop = LoopThread(self)
         return self._loop
 
     def _make_lane(self) -> Lane:
@@ -170,8 +181,53 @@ class Executor:
         """Report a timeout when the call's time is over."""
         self._deadlines.add(call)
 
-    def _run_here(self, call: Call) -> None:
-        self.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
+    def run_here(self, call: Call) -> None:
+        """Run a call in this thread and report its outcome."""
+        transaction = self.transaction(call)
+        reply = remote.run(call.envelope, self.beat_of(call), transaction)
+        if transaction is None or not transaction.is_settled:
+            self.report(Outcome(call.job_id, reply=reply))
+
+    def transaction(self, call: Call) -> GuardedTransaction | None:
+        """What `current_call().connection` is of; None where there is no database in reach."""
+        make = self._context.transaction if self._context is not None else None
+        return GuardedTransaction(make(call.job_id), self, call.job_id) if make is not None else None
+
+    def beat_of(self, call: Call) -> Callable[[bytes], None]:
+        """What takes the signs of life of this call."""
+        return lambda message: self._beat(Heartbeat(call.job_id, message))
+
+    def _beat(self, heartbeat: Heartbeat) -> None:
+        if heartbeat.job_id not in self._open:
+            return
+        if self._context is not None:
+            self._context.deliver([heartbeat])
+        else:
+            self._undelivered.put(heartbeat)
+
+    def begin_settling(self, job_id: str) -> bool:
+        """Whether anybody still wants the outcome of this job; from now on nobody else ends it."""
+        with self._lock:
+            if job_id not in self._open:
+                return False
+            self._open.discard(job_id)
+            self._settling.add(job_id)
+            return True
+
+    def end_settling(self, job_id: str, *, is_settled: bool) -> None:
+        """The outcome is durable, or this job still needs one."""
+        with self._lock:
+            self._settling.discard(job_id)
+            if not is_settled:
+                self._open.add(job_id)
+
+    def set_child(self, call: Call, child: Child | None) -> None:
+        """Remember which process runs a call, so that it can be ended."""
+        with self._lock:
+            if child is None:
+                self._children.pop(call.job_id, None)
+            else:
+                self._children[call.job_id] = child
 
     def report(self, outcome: Outcome) -> None:
         """Tell of an outcome; the first of a job counts."""
@@ -185,13 +241,47 @@ class Executor:
         else:
             self._undelivered.put(outcome)
 
-    def _drain(self) -> list[Outcome]:
-        outcomes = []
+    def _drain(self) -> list[Outcome | Heartbeat]:
+        outcomes: list[Outcome | Heartbeat] = []
         while True:
             try:
                 outcomes.append(self._undelivered.get_nowait())
             except queue.Empty:
                 return outcomes
+
+
+class GuardedTransaction:
+    """The transaction of a job that only one of two may end: the function that has returned, or a timeout."""
+
+    def __init__(self, inner: remote.Transaction, executor: Executor, job_id: str) -> None:
+        self._inner = inner
+        self._executor = executor
+        self._job_id = job_id
+        self._is_open = False
+        self.is_settled = False
+
+    def connect(self) -> Any:
+        """See `durable_monty.remote.Transaction`."""
+        connection = self._inner.connect()
+        self._is_open = True
+        return connection
+
+    def settle(self, value_text: str) -> bool:
+        """See `durable_monty.remote.Transaction`."""
+        if not self._is_open:
+            return False
+        if not self._executor.begin_settling(self._job_id):
+            self._inner.abandon()
+            return False
+        try:
+            self.is_settled = self._inner.settle(value_text)
+        finally:
+            self._executor.end_settling(self._job_id, is_settled=self.is_settled)
+        return self.is_settled
+
+    def abandon(self) -> None:
+        """See `durable_monty.remote.Transaction`."""
+        self._inner.abandon()
 
 
 class LocalExecutor(Executor):
@@ -214,7 +304,7 @@ class ThreadLane:
         """Run one call."""
         if self._executor.may_begin(call):
             self._executor.watch(call)
-            self._executor.report(Outcome(call.job_id, reply=remote.run(call.envelope)))
+            self._executor.run_here(call)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -236,11 +326,15 @@ class ProcessLane:
         if not self._executor.may_begin(call):
             return
         try:
-            outcome = Outcome(call.job_id, reply=self._child.run(call.envelope, call.timeout_seconds))
+            self._executor.set_child(call, self._child)
+            reply = self._child.run(call.envelope, call.timeout_seconds, self._executor.beat_of(call))
+            outcome = Outcome(call.job_id, reply=reply)
         except ChildTimedOut:
             outcome = Outcome(call.job_id, failure=timed_out(call))
         except ChildDied as error:
             outcome = Outcome(call.job_id, failure=Failure("lost", "ProcessDied", str(error)))
+        finally:
+            self._executor.set_child(call, None)
         self._executor.report(outcome)
 
     def close(self) -> None:

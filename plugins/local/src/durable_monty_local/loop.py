@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from durable_monty import remote
 from durable_monty.models import Call, Failure, Outcome
 from durable_monty_local.failures import timed_out
+
+if TYPE_CHECKING:
+    from durable_monty_local.executor import Executor
 
 _CLOSE_SECONDS = 1.0
 
@@ -17,11 +21,11 @@ class LoopThread:
     """An event loop that runs calls, as many at a time as it is given.
 
     Args:
-        report: Gets each outcome, in the loop's thread.
+        executor: Gets each outcome, in the loop's thread.
     """
 
-    def __init__(self, report: Callable[[Outcome], None]) -> None:
-        self._report = report
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="durable-monty-local-loop", daemon=True)
@@ -62,13 +66,15 @@ class LoopThread:
                 task.cancel()
 
     async def _run(self, call: Call) -> None:
+        transaction = self._executor.transaction(call)
         try:
             async with asyncio.timeout(call.timeout_seconds) as limit:
-                reply = await remote.run_async(call.envelope)
+                reply = await remote.run_async(call.envelope, self._executor.beat_of(call), transaction)
             outcome = Outcome(call.job_id, reply=reply)
         except TimeoutError:
             assert limit.expired()
             outcome = Outcome(call.job_id, failure=timed_out(call))
         except asyncio.CancelledError:
             outcome = Outcome(call.job_id, failure=Failure("cancelled", "CancelledError", "the call was cancelled"))
-        self._report(outcome)
+        if transaction is None or not transaction.is_settled:
+            self._executor.report(outcome)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -13,6 +15,9 @@ from durable_monty import functions, remote
 # By spawn, never by fork: the worker has threads, and sandbox processes that do not survive a fork.
 _context = multiprocessing.get_context("spawn")
 _STOP_SECONDS = 1.0
+# What the child sends begins with one of these.
+_BEAT = b"b"
+_REPLY = b"r"
 
 
 class ChildDied(Exception):
@@ -36,8 +41,11 @@ class Child:
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
-    def run(self, envelope: bytes, timeout_seconds: float | None) -> bytes:
+    def run(self, envelope: bytes, timeout_seconds: float | None, beat: Callable[[bytes], None]) -> bytes:
         """The reply to an envelope.
+
+        Args:
+            beat: Takes the signs of life.
 
         Raises:
             ChildDied: The process ended, whatever the reason.
@@ -46,14 +54,25 @@ class Child:
         pipe = self._started()
         try:
             pipe.send_bytes(envelope)
-            if not pipe.poll(timeout_seconds):
-                self.kill()
-                raise ChildTimedOut
-            return pipe.recv_bytes()
+            ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+            while True:
+                if not pipe.poll(None if ends_at is None else max(ends_at - time.monotonic(), 0.0)):
+                    self.kill()
+                    raise ChildTimedOut
+                message = pipe.recv_bytes()
+                if not message.startswith(_BEAT):
+                    return message[1:]
+                beat(message[1:])
         except (EOFError, OSError) as error:
             code = self._exit_code()
             self.kill()
             raise ChildDied(f"the process that ran it ended with exit code {code}") from error
+
+    def interrupt(self) -> None:
+        """End the process from another thread than the one that waits for it; that one sees it die."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def kill(self) -> None:
         """End the process, whatever it does."""
@@ -87,12 +106,19 @@ def _serve(pipe: Connection, allow: tuple[str, ...], signing_key: bytes | None) 
     """The child's main function."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     remote.configure(signing_key=signing_key, allow=allow)
+    # Signs of life come from other threads than the reply.
+    lock = threading.Lock()
+
+    def send(kind: bytes, message: bytes) -> None:
+        with lock:
+            pipe.send_bytes(kind + message)
+
     while True:
         try:
             envelope = pipe.recv_bytes()
         except (EOFError, OSError):
             return
-        pipe.send_bytes(remote.run(envelope))
+        send(_REPLY, remote.run(envelope, lambda message: send(_BEAT, message)))
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from rq.job import Job as RQJob
 from rq.job import JobStatus
 
 from durable_monty.models import Finding
+from durable_monty_rq.failures import read_failure
 from durable_monty_rq.queueing import Queues
 from durable_monty_rq.settings import RQSettings
 
@@ -26,7 +27,9 @@ def check(connection: redis.Redis, queues: Queues, settings: RQSettings, where: 
         text = f"Redis at {where} does not answer: {error}"
         return [Finding("error", text, "start it, or set redis_url of the executor")]
     findings = [Finding("info", f"Redis {server['redis_version']} at {where}")]
-    if not persistence.get("aof_enabled"):
+    if persistence.get("aof_enabled"):
+        findings.append(Finding("info", "Redis keeps an append-only file: its jobs survive a restart"))
+    else:
         text = "Redis keeps no append-only file: after a restart its jobs are lost and run again"
         findings.append(Finding("warning", text, "set `appendonly yes` in redis.conf"))
     return findings + _check_workers(queues, settings)
@@ -42,12 +45,12 @@ def _check_workers(queues: Queues, settings: RQSettings) -> list[Finding]:
         "durable_monty_rq.remote.probe", args=(settings.check_functions,), result_ttl=60, failure_ttl=60
     )
     try:
-        return findings + _probed(job, queue.name)
+        return findings + _probed(job, queue.name, settings)
     finally:
         job.delete()
 
 
-def _probed(job: RQJob, queue: str) -> list[Finding]:
+def _probed(job: RQJob, queue: str, settings: RQSettings) -> list[Finding]:
     """What a worker answers about itself."""
     ends_at = time.monotonic() + _PROBE_SECONDS
     while (status := job.get_status()) not in (JobStatus.FINISHED, JobStatus.FAILED):
@@ -57,10 +60,9 @@ def _probed(job: RQJob, queue: str) -> list[Finding]:
         time.sleep(0.05)
     result = job.latest_result()
     if status is JobStatus.FAILED or result is None:
-        error = (result.exc_string or "") if result is not None else ""
-        last = error.strip().splitlines()[-1] if error.strip() else "no reason given"
-        text = f"a worker of the queue {queue!r} cannot run our jobs: {last}"
-        return [Finding("error", text, "run `pip install durable-monty-rq` in the environment of the rq worker")]
+        error = (result.exc_string or "").strip() if result is not None else ""
+        failure = read_failure(error or status.value, queue, settings.serializer)
+        return [Finding("error", f"a worker of the queue {queue!r} cannot run our jobs: {failure.message}")]
     answer: Any = result.return_value
     findings = [Finding("info", f"a worker has durable-monty-core {answer['version']}")]
     for path, problem in answer["missing"].items():

@@ -13,13 +13,16 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job as RQJob
 from rq.job import JobStatus
 
+from durable_monty.errors import ConfigError
 from durable_monty.hookspecs import ExecutorContext, hookimpl
-from durable_monty.models import Accepted, Call, Capabilities, Finding, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Capabilities, Finding, Heartbeat, Job, Outcome, Refused
 from durable_monty_rq.checks import check
 from durable_monty_rq.queueing import Queues
 from durable_monty_rq.results import Results
@@ -29,14 +32,19 @@ from durable_monty_rq.sweep import Sweep
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 3.0
-_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
+"""Less than half a lease: the worker's main thread waits for an answer at most so long."""
 
 
 class Executor:
     """Runs calls on the workers of Redis Queue.
 
     Args:
-        connection: A client of one's own in place of the one that the settings describe; it must not decode responses.
+        connection: A client of one's own in place of the one that the settings describe; it must not decode responses,
+            and is not closed at the end.
+
+    Raises:
+        ConfigError: The client decodes responses.
     """
 
     Settings = RQSettings
@@ -48,15 +56,22 @@ class Executor:
         max_batch=1000,
         max_in_flight=1000,
         poll_interval_seconds=0.0,
+        heartbeats=True,
         isolation="machine",
     )
 
     def __init__(self, settings: RQSettings, connection: redis.Redis | None = None) -> None:
         self.settings = settings
         self.capabilities = dataclasses.replace(type(self).capabilities, max_in_flight=settings.max_in_flight)
+        if connection is not None and connection.get_connection_kwargs().get("decode_responses"):
+            raise ConfigError(
+                "making the RQ executor: the client decodes responses, which spoils what RQ stores; give one that was "
+                "made without decode_responses=True"
+            )
+        self._is_own = connection is None
         self._connection = connection if connection is not None else _connect(settings)
         self._queues = Queues(self._connection, settings)
-        self._results = Results(self._connection, settings.stream, _consumer())
+        self._results = Results(self._connection, settings.stream, _consumer(), settings.claim_after_seconds)
         self._sweep = Sweep(self._connection, settings)
         self._log = log
         self._lock = threading.Lock()
@@ -70,8 +85,13 @@ class Executor:
     def start(self, context: ExecutorContext) -> None:
         """Say at once if Redis is not there; calls wait until it is."""
         self._log = context.logger
+        self._results.start()
         try:
-            self._connection.ping()
+            if self._is_own:
+                with _connect(self.settings, _CONNECT_SECONDS) as connection:
+                    connection.ping()
+            else:
+                self._connection.ping()
         except redis.RedisError as error:
             self._log.warning("Redis at %s does not answer, its calls wait: %s", self._where, error)
 
@@ -79,7 +99,8 @@ class Executor:
     def stop(self, grace_seconds: float) -> None:
         """Close connections; jobs go on, and their replies wait in the stream."""
         self._results.stop()
-        self._connection.close()
+        if self._is_own:
+            self._connection.close()
 
     @hookimpl
     def submit(self, calls: Sequence[Call]) -> list[Accepted | Refused]:
@@ -95,28 +116,29 @@ class Executor:
         return [Accepted(call.job_id) for call in calls]
 
     @hookimpl
-    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome]:
-        """Replies from the stream; now and then, those of `jobs` whose reply will never come."""
+    def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
+        """Replies and heartbeats from the stream; now and then, those of `jobs` whose reply will never come."""
         outcomes = self._results.read(wait_seconds, len(jobs))
-        if self._sweep.is_due:
-            replied = {outcome.job_id for outcome in outcomes}
-            with self._lock:
-                open_jobs = [job.job_id for job in jobs if job.job_id not in self._submitting]
-            lost = self._sweep.look([job_id for job_id in open_jobs if job_id not in replied])
-            with self._lock:
-                self._swept.update(outcome.job_id for outcome in lost)
-            outcomes += lost
-        return outcomes
+        replied = {outcome.job_id for outcome in outcomes}
+        with self._lock:
+            missing = [job.job_id for job in jobs if job.job_id not in self._submitting]
+        lost = self._sweep.look(
+            [job_id for job_id in missing if job_id not in replied], is_drained=self._results.is_drained
+        )
+        with self._lock:
+            self._swept.update(outcome.job_id for outcome in lost)
+        return outcomes + lost
 
     @hookimpl
     def complete(self, jobs: Sequence[Job]) -> None:
         """Drop replies from the stream, and what RQ keeps of jobs that did not end well."""
         job_ids = [job.job_id for job in jobs]
         self._results.acknowledge(job_ids)
+        self._sweep.forget(job_ids)
         with self._lock:
             swept = [job_id for job_id in job_ids if job_id in self._swept]
         if swept:
-            self._sweep.forget(swept)
+            self._sweep.remove(swept)
             with self._lock:
                 self._swept.difference_update(swept)
 
@@ -151,8 +173,9 @@ class Executor:
         return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
     def _cancel(self, job_id: str, force: bool) -> bool:
+        rq_id = self.settings.rq_id(job_id)
         try:
-            job = RQJob.fetch(job_id, connection=self._connection, serializer=self._queues.get(None).serializer)
+            job = RQJob.fetch(rq_id, connection=self._connection, serializer=self._queues.get(None).serializer)
         except NoSuchJobError:
             return True
         if job.get_status() is not JobStatus.STARTED:
@@ -160,12 +183,11 @@ class Executor:
             return True
         if force:
             try:
-                send_stop_job_command(self._connection, job_id)
+                send_stop_job_command(self._connection, rq_id)
             except InvalidJobOperation:
                 return True
-            with self._lock:
-                self._swept.add(job_id)
-        return force
+        # Asked to stop: whether it does is for its worker to say.
+        return False
 
 
 class RQExecutor(Executor):
@@ -191,9 +213,18 @@ class RQExecutor(Executor):
         super().__init__(RQSettings(queue=queue_name, **settings), redis_conn)
 
 
-def _connect(settings: RQSettings) -> redis.Redis:
-    """A client; nothing is connected yet."""
-    options: dict[str, Any] = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _ANSWER_SECONDS}
+def _connect(settings: RQSettings, answer_seconds: float = _ANSWER_SECONDS) -> redis.Redis:
+    """A client; nothing is connected yet.
+
+    It opens a connection that broke once more and tries nothing else again: that is the core's to do, with a delay that
+    holds up no other executor.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": answer_seconds,
+        "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+    }
+    if not settings.redis_url.startswith("unix:"):
+        options["socket_connect_timeout"] = _CONNECT_SECONDS
     if settings.redis_password is not None:
         options["password"] = settings.redis_password.get_secret_value()
     connection: redis.Redis = redis.Redis.from_url(settings.redis_url, **options)

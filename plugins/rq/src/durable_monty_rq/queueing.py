@@ -65,13 +65,13 @@ class Queues:
 
     def known(self, job_ids: Sequence[str], pipeline: redis.client.Pipeline | None = None) -> list[bool]:
         """Whether each job is there, or was."""
-        keys = [RQJob.key_for(job_id) for job_id in job_ids]
+        keys = [RQJob.key_for(self._settings.rq_id(job_id)) for job_id in job_ids]
         answer: Any = (pipeline or self._connection).eval(_KNOWN, len(keys), *keys)
         return [bool(there) for there in answer]
 
     def _enqueue(self, calls: Sequence[Call]) -> None:
         with self._connection.pipeline(transaction=True) as pipeline:
-            pipeline.watch(*(RQJob.key_for(call.job_id) for call in calls))
+            pipeline.watch(*(RQJob.key_for(self._settings.rq_id(call.job_id)) for call in calls))
             known = self.known([call.job_id for call in calls], pipeline)
             by_queue: dict[str | None, list[Call]] = defaultdict(list)
             for call, is_known in zip(calls, known, strict=True):
@@ -85,11 +85,11 @@ class Queues:
             pipeline.execute()
 
     def _job(self, call: Call) -> Any:
-        """One job: a function path and three texts, so that no serializer of RQ carries anything of the user's."""
+        """One job: a function path, three texts and a number; no serializer of RQ carries anything of the user's."""
         return Queue.prepare_data(
             "durable_monty_rq.remote.run",
-            args=(self._settings.stream, call.job_id, call.envelope.decode()),
-            job_id=call.job_id,
+            args=(self._settings.stream, call.job_id, call.envelope.decode(), self._settings.pulse_seconds),
+            job_id=self._settings.rq_id(call.job_id),
             timeout=self._timeout(call),
             result_ttl=RESULT_TTL_SECONDS,
             failure_ttl=FAILURE_TTL_SECONDS,

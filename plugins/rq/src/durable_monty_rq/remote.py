@@ -13,6 +13,7 @@ from rq import get_current_job
 from durable_monty import remote
 from durable_monty.envelope import encode_failure
 from durable_monty.models import Failure
+from durable_monty_rq.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +21,26 @@ _PUSH_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.1
 _MAX_PAUSE_SECONDS = 5.0
 
+_pulse = Pulse()
 
-def run(stream: str, job_id: str, envelope: str) -> None:
+
+def run(stream: str, job_id: str, envelope: str, pulse_seconds: float) -> None:
     """Run the call in `envelope` and push its reply on `stream`.
+
+    Args:
+        pulse_seconds: Time between two signs of life meanwhile.
 
     Raises:
         redis.ConnectionError: Redis was away for a minute; the job fails, and its call is run again.
     """
-    reply = remote.run(envelope)
-    if b"JobTimeoutException" in reply:
-        reply = _timed_out(job_id, reply)
     job = get_current_job()
     assert job is not None, "this function is run by a rq worker"
-    _push(job.connection, stream, job_id, reply)
+    connection = job.connection
+    with _pulse.beating(job, pulse_seconds):
+        reply = remote.run(envelope, lambda message: _beat(connection, stream, job_id, message))
+        if b"JobTimeoutException" in reply:
+            reply = _timed_out(job_id, reply)
+        _push(connection, stream, job_id, reply)
 
 
 def probe(functions: Sequence[str]) -> dict[str, Any]:
@@ -63,6 +71,11 @@ def _timed_out(job_id: str, reply: bytes) -> bytes:
         return reply
     timeout = Failure("timeout", "TimeoutError", failure.message, failure.traceback)
     return encode_failure(job_id, timeout, remote.signing_key())
+
+
+def _beat(connection: redis.Redis, stream: str, job_id: str, message: bytes) -> None:
+    """Push a sign of life; one that does not arrive is followed by the next."""
+    connection.xadd(stream, {"job": job_id, "beat": message})
 
 
 def _push(connection: redis.Redis, stream: str, job_id: str, reply: bytes) -> None:

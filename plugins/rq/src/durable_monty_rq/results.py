@@ -11,70 +11,105 @@ from typing import Any
 
 import redis
 
-from durable_monty.models import Outcome
+from durable_monty.models import Heartbeat, Outcome
 
 BATCH = 1000
 GROUP = "durable-monty"
-CLAIM_AFTER_SECONDS = 30.0
-"""A reply that another worker read and did not acknowledge for so long is read again here."""
 
-# Measured with two `SimpleWorker`s, 600 replies a second: 10,000 replies take 60 reads, and a single one waits 0.4 ms.
-_LINGER_SECONDS_PER_REPLY = 0.0004
-_MAX_LINGER_SECONDS = 0.4
+# The pause before a read doubles while replies come in numbers and halves while they come one by one, so that a lone one
+# beside a thousand jobs that take long waits no longer than it must. It ends when a quarter of what is to come should be
+# there: 10,000 replies of 1,000 open jobs take some 40 reads, and the workers do not run dry meanwhile.
+_FIRST_LINGER_SECONDS = 0.005
+_MAX_LINGER_SECONDS = 1.0
+_SHARE = 0.25
+_MANY = 3
 _FORGET_CONSUMER_SECONDS = 3600
 
 
 class Results:
-    """The stream of replies, read as one consumer of a group that all workers of one database share."""
+    """The stream of replies, read as one consumer of a group that all workers of one database share.
 
-    def __init__(self, connection: redis.Redis, stream: str, consumer: str) -> None:
+    Args:
+        claim_after_seconds: A reply that another worker read and did not acknowledge for so long is read again here.
+    """
+
+    def __init__(self, connection: redis.Redis, stream: str, consumer: str, claim_after_seconds: float) -> None:
         self._connection = connection
         self._stream = stream
         self._consumer = consumer
+        self._claim_after_seconds = claim_after_seconds
         self._lock = threading.Lock()
         self._entries: dict[str, list[bytes]] = defaultdict(list)
+        self._beats: dict[str, bytes] = {}
         self._has_group = False
         self._claim_at = 0.0
+        self._linger_seconds = 0.0
+        self._read_at = 0.0
         self._stopping = threading.Event()
+        self.is_drained = False
+        """Whether the last read has left nothing to read."""
+
+    def start(self) -> None:
+        """Wait again, after `stop`."""
+        self._stopping.clear()
 
     def stop(self) -> None:
         """Do not wait any more."""
         self._stopping.set()
 
-    def read(self, wait_seconds: float, expected: int) -> list[Outcome]:
+    def read(self, wait_seconds: float, expected: int) -> list[Outcome | Heartbeat]:
         """What has been pushed since; waits for the first.
 
         Args:
             expected: How many replies are to come. Where there are many, a pause before the read makes it one read for
                 many of them.
         """
-        self._stopping.wait(min(expected * _LINGER_SECONDS_PER_REPLY, _MAX_LINGER_SECONDS))
+        self._stopping.wait(self._linger_seconds)
+        self.is_drained = False
         try:
             self._ensure_group()
             entries = self._new(wait_seconds)
+            is_drained = len(entries) < BATCH
+            self._adapt(len(entries), expected)
             if time.monotonic() >= self._claim_at:
                 entries += self._abandoned()
-                self._claim_at = time.monotonic() + CLAIM_AFTER_SECONDS / 2
+                self._claim_at = time.monotonic() + self._claim_after_seconds / 2
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
             # Redis has lost its data; with the stream the group is gone.
             self._has_group = False
             return []
+        self.is_drained = is_drained
         return self._outcomes(entries)
+
+    def _adapt(self, count: int, expected: int) -> None:
+        """Choose the pause before the next read."""
+        seconds, self._read_at = time.monotonic() - self._read_at, time.monotonic()
+        if count < _MANY:
+            self._linger_seconds /= 2
+            return
+        until_share = _SHARE * expected * seconds / count
+        self._linger_seconds = min(
+            max(self._linger_seconds * 2, _FIRST_LINGER_SECONDS), until_share, _MAX_LINGER_SECONDS
+        )
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         """Drop the replies of these jobs from the stream; of unknown jobs there are none."""
         with self._lock:
             entries = [entry for job_id in job_ids for entry in self._entries.get(job_id, ())]
+        self._drop(entries)
+        with self._lock:
+            for job_id in job_ids:
+                self._entries.pop(job_id, None)
+                self._beats.pop(job_id, None)
+
+    def _drop(self, entries: list[bytes]) -> None:
         if entries:
             pipeline = self._connection.pipeline(transaction=False)
             pipeline.xack(self._stream, GROUP, *entries)
             pipeline.xdel(self._stream, *entries)
             pipeline.execute()
-        with self._lock:
-            for job_id in job_ids:
-                self._entries.pop(job_id, None)
 
     def _ensure_group(self) -> None:
         if self._has_group:
@@ -95,7 +130,7 @@ class Results:
         start: Any = "0-0"
         while True:
             start, entries, *_ = self._connection.xautoclaim(
-                self._stream, GROUP, self._consumer, int(CLAIM_AFTER_SECONDS * 1000), start, count=BATCH
+                self._stream, GROUP, self._consumer, int(self._claim_after_seconds * 1000), start, count=BATCH
             )
             found += [entry for entry in entries if entry[1] is not None]
             if start in (b"0-0", "0-0"):
@@ -105,13 +140,30 @@ class Results:
                 self._connection.xgroup_delconsumer(self._stream, GROUP, consumer["name"])
         return found
 
-    def _outcomes(self, entries: Iterable[Any]) -> list[Outcome]:
-        outcomes = []
+    def _outcomes(self, entries: Iterable[Any]) -> list[Outcome | Heartbeat]:
+        outcomes: list[Outcome | Heartbeat] = []
+        passed: list[bytes] = []
         with self._lock:
             for entry_id, fields in entries:
                 job_id = fields[b"job"].decode()
+                if entry_id == self._beats.get(job_id):
+                    # Claimed again by ourselves: nothing has been heard of this job since.
+                    passed.append(entry_id)
+                    self._entries[job_id].remove(entry_id)
+                    del self._beats[job_id]
+                    continue
                 self._entries[job_id].append(entry_id)
-                outcomes.append(Outcome(job_id, reply=fields[b"reply"]))
+                if b"beat" not in fields:
+                    outcomes.append(Outcome(job_id, reply=fields[b"reply"]))
+                    continue
+                # The newest says all that the older ones said; it stays until the next, should this process die now.
+                older = self._beats.get(job_id)
+                if older is not None and older in self._entries[job_id]:
+                    self._entries[job_id].remove(older)
+                    passed.append(older)
+                self._beats[job_id] = entry_id
+                outcomes.append(Heartbeat(job_id, fields[b"beat"]))
+        self._drop(passed)
         return outcomes
 
 

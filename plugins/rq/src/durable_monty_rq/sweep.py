@@ -14,7 +14,7 @@ from rq.registry import FailedJobRegistry
 from rq.results import Result
 
 from durable_monty.models import Failure, Outcome
-from durable_monty_rq.results import CLAIM_AFTER_SECONDS
+from durable_monty_rq.failures import read_failure
 from durable_monty_rq.settings import RQSettings
 
 # What is not as it should be with these jobs: nothing is answered for one that waits in a queue.
@@ -45,38 +45,43 @@ return suspects
 """
 
 
-_REPLY_SECONDS = 3 * CLAIM_AFTER_SECONDS
-"""A reply that another worker has read comes back to us well before."""
+_PRUNE_SECONDS = 600.0
+_ANSWERED = ("", "finished")
+"""How a job looks that has replied: RQ has forgotten it, or has finished it."""
 
 
 class Sweep:
-    """Looks at open jobs, a slice at a time, and tells which are lost or have failed in RQ's own way."""
+    """Looks at each open job now and then, and tells which are lost or have failed in RQ's own way."""
 
     def __init__(self, connection: redis.Redis, settings: RQSettings) -> None:
         self._connection = connection
         self._settings = settings
-        self._next_at = 0.0
+        self._look_at: dict[str, float] = {}
         self._missing_since: dict[str, float] = {}
+        self._prune_at = 0.0
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the pause since the last look is over."""
-        return time.monotonic() >= self._next_at
+    def look(self, job_ids: Sequence[str], *, is_drained: bool = True) -> list[Outcome]:
+        """The outcomes of those jobs whose reply will never come; at one that was looked at just now, nothing is done.
 
-    def look(self, job_ids: Sequence[str]) -> list[Outcome]:
-        """The outcomes of those jobs whose reply will never come."""
-        self._next_at = time.monotonic() + self._settings.sweep_interval_seconds
+        Args:
+            is_drained: Whether every reply that had been pushed has been read; until then a job that is gone may
+                have replied.
+        """
+        job_ids = self._due(job_ids)
         if not job_ids:
             return []
-        keys = [RQJob.key_for(job_id) for job_id in job_ids]
+        keys = [self._key(job_id) for job_id in job_ids]
         prefixes = (Queue.redis_queue_namespace_prefix, RQJob.redis_job_namespace_prefix)
         suspects: Any = self._connection.eval(_SUSPECTS, len(keys), *keys, *prefixes)
         outcomes = []
         suspected = set()
-        for index, status, heartbeat, queue in suspects:
+        for index, *found in suspects:
+            status, heartbeat, queue = (text.decode() for text in found)
             job_id = job_ids[int(index)]
             suspected.add(job_id)
-            failure = self._verdict(job_id, status.decode(), heartbeat.decode(), queue.decode())
+            if status in _ANSWERED and not is_drained:
+                continue
+            failure = self._verdict(job_id, status, heartbeat, queue)
             if failure is not None:
                 outcomes.append(Outcome(job_id, failure=failure))
         for job_id in job_ids:
@@ -85,19 +90,48 @@ class Sweep:
         return outcomes
 
     def forget(self, job_ids: Sequence[str]) -> None:
+        """Do not look at these jobs any more."""
+        for job_id in job_ids:
+            self._look_at.pop(job_id, None)
+            self._missing_since.pop(job_id, None)
+
+    def remove(self, job_ids: Sequence[str]) -> None:
         """Remove what RQ keeps of jobs that did not end well; their outcomes are durable."""
         pipeline = self._connection.pipeline(transaction=False)
         for job_id in job_ids:
-            self._missing_since.pop(job_id, None)
-            pipeline.hget(RQJob.key_for(job_id), "origin")
+            pipeline.hget(self._key(job_id), "origin")
         origins = pipeline.execute()
         pipeline = self._connection.pipeline(transaction=False)
         for job_id, origin in zip(job_ids, origins, strict=True):
-            pipeline.delete(RQJob.key_for(job_id), Result.get_key(job_id))
+            rq_id = self._settings.rq_id(job_id)
+            pipeline.delete(self._key(job_id), Result.get_key(rq_id))
             if origin is not None:
-                pipeline.zrem(FailedJobRegistry(origin.decode(), connection=self._connection).key, job_id)
-                pipeline.lrem(Queue(origin.decode(), connection=self._connection).intermediate_queue_key, 0, job_id)
+                pipeline.zrem(FailedJobRegistry(origin.decode(), connection=self._connection).key, rq_id)
+                pipeline.lrem(Queue(origin.decode(), connection=self._connection).intermediate_queue_key, 0, rq_id)
         pipeline.execute()
+
+    def _due(self, job_ids: Sequence[str]) -> list[str]:
+        """Those whose last look, or whose first mention, is an interval ago."""
+        now = time.monotonic()
+        interval = self._settings.sweep_interval_seconds
+        due = [job_id for job_id in job_ids if self._look_at.setdefault(job_id, now + interval) <= now]
+        self._look_at.update((job_id, now + interval) for job_id in due)
+        if now >= self._prune_at:
+            # Jobs that were cancelled, or that another worker has completed, are not mentioned again.
+            self._prune_at = now + _PRUNE_SECONDS
+            gone = [
+                job_id for job_id, look_at in list(self._look_at.items()) if look_at < now - _PRUNE_SECONDS - interval
+            ]
+            self.forget(gone)
+        return due
+
+    def _key(self, job_id: str) -> str:
+        return RQJob.key_for(self._settings.rq_id(job_id))
+
+    def _is_waiting(self, job_id: str, queue: str) -> bool:
+        """Whether the job is in its queue after all: put back, or behind one that was put in by a clock that is ahead."""
+        key = Queue(queue, connection=self._connection).key
+        return self._connection.lpos(key, self._settings.rq_id(job_id)) is not None
 
     def _verdict(self, job_id: str, status: str, heartbeat: str, queue: str) -> Failure | None:
         if status == "":
@@ -106,15 +140,16 @@ class Sweep:
             if seen_for >= self._settings.sweep_interval_seconds * 0.9:
                 return Failure("lost", "Lost", "its job is not in Redis any more: flushed, expired or restarted")
         elif status == "taken":
-            if self._seen_for(job_id) >= self._settings.lost_after_seconds:
+            if self._seen_for(job_id) >= self._settings.lost_after_seconds and not self._is_waiting(job_id, queue):
                 return Failure("lost", "Lost", "it was taken from the queue by a worker that died before it began")
         elif status == "started":
             seconds = _age_seconds(heartbeat)
             if seconds >= self._settings.lost_after_seconds:
                 return Failure("lost", "Lost", f"its rq worker has not been heard of for {seconds:.0f} s")
         elif status in ("failed", "stopped", "canceled"):
-            return _failure(self._error(job_id) or status, queue, self._settings)
-        elif status == "finished" and self._seen_for(job_id) >= _REPLY_SECONDS:
+            return read_failure(self._error(job_id) or status, queue, self._settings.serializer)
+        elif status == "finished" and self._seen_for(job_id) >= 3 * self._settings.claim_after_seconds:
+            # A reply that another worker has read would have come back to us well before.
             return Failure("lost", "Lost", "RQ has finished it, and its reply did not come")
         return None
 
@@ -125,38 +160,13 @@ class Sweep:
 
     def _error(self, job_id: str) -> str:
         """RQ's own account of what went wrong."""
-        entries: Any = self._connection.xrevrange(Result.get_key(job_id), count=1)
+        entries: Any = self._connection.xrevrange(Result.get_key(self._settings.rq_id(job_id)), count=1)
         if not entries:
             return ""
         entry_id, payload = entries[0]
         payload = {key: value for key, value in payload.items() if key != b"return_value"}
         result = Result.restore(job_id, entry_id.decode(), payload, self._connection)
         return (result.exc_string or "").strip()
-
-
-def _failure(error: str, queue: str, settings: RQSettings) -> Failure:
-    """What RQ's words mean to us."""
-    last = error.splitlines()[-1]
-    if "JobTimeoutException" in last:
-        return Failure("timeout", "TimeoutError", last.partition(": ")[2] or last)
-    if "Job stopped by user" in error or error in ("stopped", "canceled"):
-        return Failure("cancelled", "Cancelled", "the job was stopped in RQ")
-    if "DeserializationError" in error:
-        switch = "rq worker -S json" if settings.serializer == "json" else "rq worker"
-        return Failure(
-            "refused",
-            "DeserializationError",
-            f"the worker of queue {queue!r} cannot read the job: executor and worker use different serializers; "
-            f'start it as `{switch} {queue}`, or change `serializer = "{settings.serializer}"` of the executor',
-        )
-    if "durable_monty" in last and ("ModuleNotFoundError" in last or "ImportError" in last or "attribute" in last):
-        return Failure(
-            "refused",
-            "ModuleNotFoundError",
-            f"the worker of queue {queue!r} has no durable_monty_rq: {last}; run `pip install durable-monty-rq` in "
-            "the environment of the rq worker",
-        )
-    return Failure("lost", "Lost", last, error)
 
 
 def _age_seconds(heartbeat: str) -> float:

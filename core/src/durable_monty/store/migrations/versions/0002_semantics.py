@@ -6,6 +6,8 @@ Revises: 0001
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,6 +18,7 @@ depends_on = None
 
 _ALIVE = "status IN ('scheduled', 'running', 'waiting', 'paused')"
 _OPEN = "status IN ('pending', 'submitting', 'submitted')"
+_RANK = sa.text("(due_at - 60.0 * priority)")
 _EXECUTION_COLUMNS = (
     ("parent", sa.Text),
     ("parent_call", sa.Integer),
@@ -28,14 +31,15 @@ _EXECUTION_COLUMNS = (
     ("last_turn", sa.Text),
 )
 _CALL_COLUMNS = (("limit_key", sa.Text), ("policy", sa.Text), ("expires_at", sa.Float), ("progress", sa.Text))
-_INDEXES = (
+_INDEXES: tuple[tuple[str, str, list[Any], str, bool], ...] = (
     ("executions_parent", "executions", ["parent"], f"parent IS NOT NULL AND {_ALIVE}", False),
     ("executions_singleton", "executions", ["singleton_key"], f"singleton_key IS NOT NULL AND {_ALIVE}", True),
     ("executions_debounce", "executions", ["debounce_key"], f"debounce_key IS NOT NULL AND {_ALIVE}", True),
     ("executions_ended_at", "executions", ["ended_at"], "ended_at IS NOT NULL", False),
     ("calls_told", "calls", ["execution_id", "kind", "function", "call_id"], "kind IN ('publish', 'emit')", False),
     ("calls_expiring", "calls", ["expires_at"], "expires_at IS NOT NULL", False),
-    ("calls_limited", "calls", ["limit_key", "status"], f"limit_key IS NOT NULL AND {_OPEN}", False),
+    ("calls_limited", "calls", ["limit_key", "status", _RANK], f"limit_key IS NOT NULL AND {_OPEN}", False),
+    ("calls_rank", "calls", ["executor", _RANK], "status = 'pending' AND limit_key IS NULL", False),
 )
 
 
