@@ -40,6 +40,15 @@ def render(page: int) -> int:
     return page
 
 
+@function(heartbeat_seconds=20, retry=Retry(attempts=3, jitter=0))
+def copy(pages: int) -> int:
+    call = current_call()
+    call.heartbeat(pages // 2)
+    if call.attempt == 1:
+        raise OSError("the disk is full")
+    return int(call.progress or 0)
+
+
 @workflow
 async def subscription(customer: str, months: int) -> list[str]:
     receipts = []
@@ -388,3 +397,33 @@ async def an_hour() -> int:
 
 def test_a_constant_may_be_reckoned(workflow_test):
     assert workflow_test.run(an_hour) == 3600 == workflow_test.clock.elapsed_seconds
+
+
+@pytest.mark.parametrize("wait", ["sleep(0)", "sleep(-1)", "timeout(sleep(5), 0)", "signal('x', timeout_seconds=0)"])
+def test_a_wait_of_no_time_ends_at_once(workflow_test, wait):
+    """Its time has come when the turn that began it is recorded; nobody rings for it."""
+    code = f"from asyncio import sleep\nfrom durable_monty.flow import signal, timeout\ntry:\n    await {wait}\nexcept TimeoutError:\n    pass"
+    workflow_test.run(code)
+    assert workflow_test.clock.elapsed_seconds == 0
+
+
+def test_heartbeats_carry_progress_to_the_next_attempt(workflow_test):
+    assert workflow_test.run("await copy(10)", external_functions=[copy]) == 5
+
+
+def test_a_run_that_is_silent_for_too_long_is_taken_for_dead(workflow_test):
+    workflow_test.takes(copy, lambda pages: 5 if workflow_test.calls[1:] else 3600)
+    assert workflow_test.run("await copy(10)", external_functions=[copy]) == 0
+    assert [made.status for made in workflow_test.calls] == ["cancelled", "completed"]
+    assert workflow_test.clock.elapsed_seconds == 20 + 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [("-1", "from 0 on"), ("None", "a number of seconds"), ("float('nan')", "from 0 on")]
+)
+def test_a_timeout_that_cannot_be_is_an_error(workflow_test, seconds, words):
+    with pytest.raises(ExecutionFailed, match=words):
+        workflow_test.run(
+            f"from asyncio import sleep\nfrom durable_monty.flow import timeout\nawait timeout(sleep(1), {seconds})",
+            check=False,
+        )

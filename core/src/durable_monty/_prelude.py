@@ -55,6 +55,10 @@ race = _race
 
 _TIMEOUT = """
 async def timeout(aw, seconds):
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f'timeout() seconds is {seconds!r}; it must be a number of seconds')
+    if not seconds >= 0:
+        raise ValueError(f'timeout() seconds is {seconds!r}; it must be a number of seconds from 0 on')
     async def expire():
         await _sleep(seconds)
         raise TimeoutError(f'not done within {seconds} s')

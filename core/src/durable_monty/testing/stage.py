@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from durable_monty import remote
+from durable_monty.envelope import encode_heartbeat
 from durable_monty.errors import FunctionError
 from durable_monty.functions import Function, FunctionOptions, get_function, normalized, replaced
 from durable_monty.hookspecs import ExecutorContext, hookimpl
-from durable_monty.models import Accepted, Call, Capabilities, Failure, Job, Outcome, Refused
+from durable_monty.models import Accepted, Call, Capabilities, Failure, Heartbeat, Job, Outcome, Refused
 
 T = TypeVar("T")
 Named = Function[Any] | Callable[..., Any] | str
@@ -79,12 +80,12 @@ class Stage:
     _open: dict[str, _Open] = field(default_factory=dict)
     _due: list[tuple[float, int, str]] = field(default_factory=list)
     _numbers: Any = field(default_factory=itertools.count)
-    _deliver: Callable[[Sequence[Outcome]], None] = field(default=lambda outcomes: None)
+    _deliver: Callable[[Sequence[Outcome | Heartbeat]], None] = field(default=lambda outcomes: None)
 
     @property
     def capabilities(self) -> Capabilities:
         """It tells of outcomes itself, and its jobs end with the process."""
-        return Capabilities(cancel=True, pushes=True, isolation="thread")
+        return Capabilities(cancel=True, pushes=True, heartbeats=True, isolation="thread")
 
     # What a test asks for
 
@@ -183,6 +184,7 @@ class Stage:
             self._finish(call.job_id)
         else:
             heapq.heappush(self._due, (self.clock() + seconds, next(self._numbers), call.job_id))
+            self._deliver([Heartbeat(call.job_id, encode_heartbeat(call.job_id, None, remote.signing_key()))])
 
     def _fault(self, path: str) -> Fault | None:
         for fault in self.faults:
@@ -214,11 +216,23 @@ class Stage:
         stand_in = _last(call.function_name, self._stand_ins)
         if stand_in is not None:
             with replaced(call.function_name, _disguised(call.function_name, stand_in)):
-                return Outcome(call.job_id, reply=_run(call.envelope))
+                return self._run(call)
         if self.is_strict:
             message = f"{call.function_name} was called and nothing stands in for it; name it in `functions`"
             return Outcome(call.job_id, failure=Failure("refused", "NotReplaced", message))
-        return Outcome(call.job_id, reply=_run(call.envelope))
+        return self._run(call)
+
+    def _run(self, call: Call) -> Outcome:
+        """Run a call in a thread of its own, so that the test itself may have an event loop."""
+        replies: list[bytes] = []
+
+        def beat(message: bytes) -> None:
+            self._deliver([Heartbeat(call.job_id, message)])
+
+        thread = threading.Thread(target=lambda: replies.append(remote.run(call.envelope, beat)))
+        thread.start()
+        thread.join()
+        return Outcome(call.job_id, reply=replies[0])
 
 
 def name_of(function: Named) -> str:
@@ -251,12 +265,3 @@ def _disguised(path: str, stand_in: Callable[..., Any]) -> Function[Any]:
         return asyncio.run(value) if asyncio.iscoroutine(value) else value
 
     return Function(run, FunctionOptions())
-
-
-def _run(envelope: bytes) -> bytes:
-    """Run a call in a thread of its own, so that the test itself may have an event loop."""
-    replies: list[bytes] = []
-    thread = threading.Thread(target=lambda: replies.append(remote.run(envelope)))
-    thread.start()
-    thread.join()
-    return replies[0]
