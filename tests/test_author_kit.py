@@ -415,7 +415,7 @@ def test_a_run_that_is_silent_for_too_long_is_taken_for_dead(workflow_test):
     workflow_test.takes(copy, lambda pages: 5 if workflow_test.calls[1:] else 3600)
     assert workflow_test.run("await copy(10)", external_functions=[copy]) == 0
     assert [made.status for made in workflow_test.calls] == ["cancelled", "completed"]
-    assert workflow_test.clock.elapsed_seconds == 20 + 1 + 5
+    assert 26 <= workflow_test.clock.elapsed_seconds < 27
 
 
 @pytest.mark.parametrize(
