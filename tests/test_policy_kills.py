@@ -73,7 +73,7 @@ def test_a_timeout_holds_for_the_attempt_that_follows_a_killed_one(service, tmp_
     execution_id = killed_when(
         service, code, host.slow_at_first, lambda _: host.lines(path), path=path, release=release
     )
-    assert finished(service, execution_id) == 2
+    assert finished(service, execution_id) >= 2
 
 
 def test_retries_and_their_predicate_survive(service, tmp_path):

@@ -100,10 +100,13 @@ def test_another_handler_that_answers_something_else_is_named(deploy, runner, ca
 
 
 def test_an_event_that_was_too_old_is_unavailable_and_never_ran(deploy, runner, call, invoke_config, tmp_path):
-    deploy(concurrency=1, invoke_config={**invoke_config, "MaximumEventAgeInSeconds": 0.3})
-    first = call("support.functions.sleep", 0.8)
+    deployed = deploy(concurrency=1)
+    first = call("support.functions.sleep", 0.3)
     second = call("support.functions.note", str(tmp_path / "ran"), "ran")
-    runner.submit(first, second)
+    runner.submit(first)
+    eventually(lambda: deployed.sandboxes[0]._current)
+    invoke_config["MaximumEventAgeInSeconds"] = 0
+    runner.submit(second)
     outcomes = runner.collect(2)
     assert outcomes[second.job_id].failure.kind == "unavailable"
     assert not (tmp_path / "ran").exists()

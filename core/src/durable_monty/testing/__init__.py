@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durable_monty.testing.clock import VirtualClock
+    from durable_monty.testing.executors import ExecutorSuite
     from durable_monty.testing.fixtures import workflow_test
     from durable_monty.testing.stage import MadeCall
     from durable_monty.testing.workflows import WorkflowBlocked, WorkflowTest
 
-__all__ = ["MadeCall", "VirtualClock", "WorkflowBlocked", "WorkflowTest", "workflow_test"]
+__all__ = ["ExecutorSuite", "MadeCall", "VirtualClock", "WorkflowBlocked", "WorkflowTest", "workflow_test"]
 
 _MODULE_OF = {
+    "ExecutorSuite": "durable_monty.testing.executors",
     "MadeCall": "durable_monty.testing.stage",
     "VirtualClock": "durable_monty.testing.clock",
     "WorkflowBlocked": "durable_monty.testing.workflows",
