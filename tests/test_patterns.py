@@ -17,8 +17,10 @@ FOLDER = Path(__file__).parent.parent / "docs" / "examples" / "patterns"
 HOUR = 3600
 
 
-@pytest.fixture
-def pattern(monkeypatch):
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["in one go", "restarted at every step"]
+)
+def pattern(request, monkeypatch):
     """Runs a pattern in virtual time; `at` gives each activity with the hour at which it began."""
     monkeypatch.syspath_prepend(str(FOLDER))
 
@@ -42,7 +44,7 @@ def pattern(monkeypatch):
             start = min(made.at for made in self.t.calls)
             return [(made.args[0], (made.at - start).total_seconds() / HOUR) for made in self.t.calls]
 
-    with WorkflowTest() as t:
+    with WorkflowTest(restarts=request.param) as t:
         yield Pattern(t)
 
 

@@ -116,6 +116,11 @@ class Stage:
         return sum(count for path, count in self._counts.items() if _is_named(path, name_of(function)))
 
     @property
+    def is_running(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return bool(self._open)
+
+    @property
     def next_due_at(self) -> float | None:
         """When the next run ends that takes time."""
         while self._due and self._due[0][2] not in self._open:

@@ -47,6 +47,8 @@ class WorkflowTest:
             its dotted path, or its name. Arguments are converted as the real function's annotations say.
         now: What the clock shows at the beginning; None: 2030-01-01T00:00Z.
         strict: Whether a function that nothing stands in for fails when it is called; else the real one is run.
+        restarts: Whether everything in memory is dropped again and again, as by `restart`: whenever nothing can happen
+            and no host function is being run. Nothing that the test sees may change by it.
         configuration: Policies of functions as in `durable-monty.toml`; None: none, and no file is read.
 
     Attributes:
@@ -61,8 +63,10 @@ class WorkflowTest:
         *,
         now: dt.datetime | None = None,
         strict: bool = False,
+        restarts: bool = False,
         configuration: Config | None = None,
     ) -> None:
+        self._is_restarting = restarts
         self.clock = VirtualClock(now or START, self._move)
         self.execution_id = ""
         self._configuration = configuration or Config()
@@ -237,16 +241,11 @@ class WorkflowTest:
         Returns:
             What the execution that was started last waits for then.
         """
-        while True:
-            self._act()
-            self._stage.finish_due()
-            self.service.runtime.want_look()
-            if self._loop.tick() or (self._plans and self._plans[0][0] <= self.clock()):
-                continue
-            if self._has_more():
-                continue
-            if not self._answer():
-                return self.waiting_for() if self.execution_id else []
+        self._let_happen()
+        if self._is_restarting and not self._stage.is_running:
+            self.restart()
+            self._let_happen()
+        return self.waiting_for() if self.execution_id else []
 
     def restart(self) -> None:
         """Kill the process, as far as the test can: everything in memory is lost, and the database is opened again.
@@ -308,6 +307,18 @@ class WorkflowTest:
         self.service.runtime.has_worker = True
         # It looks at the database when something is due, never for the sake of looking.
         self._loop = Loop(self.service.runtime, self._stage, _EXECUTOR, math.inf)
+
+    def _let_happen(self) -> None:
+        while True:
+            self._act()
+            self._stage.finish_due()
+            self.service.runtime.want_look()
+            if self._loop.tick() or (self._plans and self._plans[0][0] <= self.clock()):
+                continue
+            if self._has_more():
+                continue
+            if not self._answer():
+                return
 
     def _move(self, time: float) -> None:
         """Go to a time, stopping wherever something is due."""
