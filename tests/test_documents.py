@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import pytest
 from durable_monty.cli import main
 from durable_monty.config import Config, FunctionTable
 from durable_monty.functions import FunctionOptions
+from durable_monty.testing import WorkflowTest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -82,6 +85,27 @@ def test_the_mistake_of_the_tutorial_is_found_as_it_says(tmp_path):
         check=False,
     )
     assert done.stderr.splitlines() == shown.splitlines()[1:]
+
+
+HOW_TO = [path.name for path in sorted((ROOT / "docs/howto").glob("*.md")) if "import WorkflowTest" in path.read_text()]
+
+
+@pytest.mark.parametrize("page", HOW_TO)
+def test_the_blocks_of_a_how_to_run(page, tmp_path, monkeypatch):
+    """They make one module, in their order; what its tests assert is what the page says."""
+    source = "\n".join(blocks(f"docs/howto/{page}", "python"))
+    name = f"how_to_{page.removesuffix('.md').replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(name)
+    tests = [item for item_name, item in vars(module).items() if item_name.startswith("test_")]
+    assert tests
+    for test in tests:
+        if not inspect.signature(test).parameters:
+            test()
+            continue
+        with WorkflowTest() as workflow_test:
+            test(workflow_test)
 
 
 def keys(model, prefix=""):

@@ -191,6 +191,36 @@ def test_nested_races_cancel_what_is_inside(by_hand):
     assert sorted(run.statuses())[-2:] == [("second", "cancelled"), ("sleep", "cancelled")]
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "race(pipeline(1), pipeline(2))",
+        "timeout(race(pipeline(1), pipeline(2)), 800)",
+        "settle(timeout(pipeline(1), 800))",
+        "gather(pipeline(1), pipeline(2))",
+        "settle(pipeline(1), pipeline(2))",
+    ],
+)
+def test_a_race_that_is_written_inside_another_is_given_up_with_it(by_hand, inside):
+    """It begins in the other's lane, wherever its coroutine was made."""
+    code = PIPELINE.format(helper="race, timeout, settle") + f"w = await race({inside}, one(9))\nawait cleanup(0)\nw"
+    run = by_hand.start(code, [first, second, third, one, cleanup])
+    run.complete("first", 1, value=1)
+    run.complete("one", 9, value="out")
+    assert run.open().keys() == {("cleanup", 0)}
+    run.complete("cleanup", 0)
+    assert tuple(run.result) == (1, "out")
+
+
+def test_a_signal_is_not_lost_to_a_wait_that_was_given_up(by_hand):
+    code = f"{FLOW}out = []\nfor i in range(2):\n    w = await race(timeout(race(signal('a'), signal('b')), 900), first(i))\n    out.append(w[1])\nout"
+    run = by_hand.start(code, [first])
+    run.complete("first", 0, value="nobody")
+    by_hand.service.signal(run.id, "b", "for the second")
+    by_hand.service.process_execution(run.id)
+    assert run.result == ["nobody", (1, "for the second")]
+
+
 def test_a_call_made_before_the_race_is_in_it(by_hand):
     code = f"{FLOW}a = first(1)\nb = second(2)\nx = await third(3)\nw = await race(a, b)\nawait cleanup(0)\nw"
     run = by_hand.start(code, [first, second, third, cleanup])

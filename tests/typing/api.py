@@ -18,6 +18,8 @@ from durable_monty import (
     init_db,
     workflow,
 )
+from durable_monty.testing import MadeCall, WorkflowTest
+from durable_monty.waiting import Wait
 
 
 @function
@@ -90,3 +92,14 @@ async def in_a_web_application() -> None:
         await service.start_execution(total, id_reuse="again")  # type: ignore[arg-type]  # there is no such rule
         await service.cancel(execution_id, reason=5)  # type: ignore[arg-type]  # parameters are checked
         await service.get_result()  # type: ignore[call-arg]  # so is what is missing
+
+
+def in_a_test() -> None:
+    with WorkflowTest(functions={add: lambda a, b: 3, "fetch": lambda url: b""}) as t:
+        t.fail(fetch, nth=2, error=TimeoutError)
+        t.takes(add, lambda a, b: a + b)
+        assert_type(t.run(total, {"start": 1, "urls": []}), Any)
+        t.clock.advance(days=30)
+        assert_type(t.run_until_blocked(), list[Wait])
+        assert_type(t.calls, list[MadeCall])
+        t.fail(5)  # type: ignore[arg-type]  # a function is named by itself or by a text

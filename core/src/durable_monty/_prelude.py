@@ -17,9 +17,8 @@ _PLAIN = "from asyncio import gather as _gather, sleep as _sleep"
 
 _SCOPED = """
 from asyncio import gather as _tasks, sleep as _sleep
-def _scoped_gather(*aws):
-    return _gather_in(_here(), aws)
-async def _gather_in(here, aws):
+async def _scoped_gather(*aws):
+    here = _here()
     async def lane(aw):
         _enter(here)
         return await aw
@@ -28,12 +27,10 @@ _gather = _scoped_gather
 """
 
 _RACE = """
-def race(*aws):
-    return _race(_here(), aws)
-async def _race(here, aws):
+async def _race(*aws):
     if not aws:
         raise ValueError('race() needs at least one awaitable')
-    scope = _open(here, aws)
+    scope = _open(_here(), aws)
     ended = []
     async def lane(i, aw):
         _enter(scope)
@@ -53,16 +50,19 @@ async def _race(here, aws):
     if error is not None:
         raise error
     return i, value
+race = _race
 """
 
 _TIMEOUT = """
-def timeout(aw, seconds):
+async def timeout(aw, seconds):
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f'timeout() seconds is {seconds!r}; it must be a number of seconds')
+    if not seconds >= 0:
+        raise ValueError(f'timeout() seconds is {seconds!r}; it must be a number of seconds from 0 on')
     async def expire():
         await _sleep(seconds)
         raise TimeoutError(f'not done within {seconds} s')
-    return _first_value(_race(_here(), (aw, expire())))
-async def _first_value(race):
-    return (await race)[1]
+    return (await _race(aw, expire()))[1]
 """
 
 _SETTLE = """

@@ -304,8 +304,11 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def _is_literal(node: ast.expr | None) -> bool:
+    """Whether it is a literal, or reckons with literals: `30 * 86_400`."""
     if node is None:
         return False
+    if isinstance(node, ast.BinOp):
+        return _is_literal(node.left) and _is_literal(node.right)
     try:
         ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -74,7 +74,10 @@ async def timeout(aw: Awaitable[T], seconds: float) -> T:
 
     Raises:
         TimeoutError: It has not ended by then.
+        ValueError: `seconds` is negative.
     """
+    if not seconds >= 0:
+        raise ValueError(f"timeout() seconds is {seconds!r}; it must be a number of seconds from 0 on")
     task = asyncio.ensure_future(aw)
     try:
         done, _ = await asyncio.wait([task], timeout=seconds)

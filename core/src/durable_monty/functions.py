@@ -13,7 +13,8 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
@@ -283,6 +284,20 @@ def function(wrapped: Callable[..., Any] | None = None, /, **options: Any) -> An
         return _register(Function(wrapped, chosen))
 
     return decorate if wrapped is None else decorate(wrapped)
+
+
+@contextmanager
+def replaced(path: str, stand_in: Function[Any]) -> Iterator[None]:
+    """Within the block, calls of the function at a dotted path run another one; for tests of workflows."""
+    known = _registered.get(path)
+    _registered[path] = stand_in
+    try:
+        yield
+    finally:
+        if known is None:
+            _registered.pop(path, None)
+        else:
+            _registered[path] = known
 
 
 def register(wrapped: Callable[..., Any]) -> Function[Any]:

@@ -152,6 +152,11 @@ class Loop:
             step = min(step * 1.5, _LAST_STEP_SECONDS)
 
     @property
+    def look_at(self) -> float:
+        """When it looks at the database next, if nobody rings before."""
+        return self._look_at
+
+    @property
     def has_local_jobs(self) -> bool:
         """Whether jobs are open that live in this process."""
         return any(
@@ -255,6 +260,8 @@ class Loop:
         self._looks_seen = runtime.looks_wanted
         is_busy = False
         now = runtime.clock()
+        # Before the turns, which may ask for an earlier look.
+        self._look_at = now + self._poll_interval_seconds
         if self._firer.fire(now):
             self._on_step("schedules fired")
         if self._cleaner.clean(now):
@@ -270,7 +277,8 @@ class Loop:
             # Those of this worker's own turns were seen to at once; what a killed worker left behind is found here.
             runtime.engine.close_children()
             self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
-        self._look_at = now if is_busy else now + self._poll_interval_seconds
+        if is_busy:
+            self._look_no_later_than(now)
         for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
             if time is not None and time > now:
                 self._look_no_later_than(time)

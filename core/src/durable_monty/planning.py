@@ -38,11 +38,13 @@ class Planner:
         complete: Gives the policy for a function's dotted path, from what its decorator says; the result names an
             executor.
         infrastructure: The budget for failures of the infrastructure, and the waits between them.
+        only_executor: The executor that every call goes to, whatever anybody asks for; None: the one asked for.
     """
 
     complete: Callable[[str, CallPolicy], CallPolicy] = _keep
     infrastructure: RetryPolicy = INFRASTRUCTURE
     random: Random = field(default_factory=Random)
+    only_executor: str | None = None
 
     def policy(self, function: str, workflow: WorkflowRecord) -> CallPolicy:
         """How calls of this function of this workflow are run."""
@@ -52,7 +54,8 @@ class Planner:
     def plan(self, call: CallRow, workflow: WorkflowRecord) -> None:
         """Fill in where and how a new call runs."""
         policy = self.policy(call.function, workflow).overridden(call.policy or {})
-        call.executor = policy.executor or self.complete(call.function, CallPolicy()).executor
+        chosen = policy.executor or self.complete(call.function, CallPolicy()).executor
+        call.executor = self.only_executor or chosen
         call.queue = policy.queue
         call.priority = policy.priority
         call.timeout_seconds = policy.timeout_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 
@@ -30,7 +31,9 @@ class Runtime:
         self.bell = Bell()
         self.has_worker = False
         self.planner = Planner(config.complete, config.infrastructure.to_policy())
-        self.interpreter = Interpreter(Limits(**config.interpreter.model_dump()))
+        self.interpreter = Interpreter(
+            Limits(**config.interpreter.model_dump()), now=lambda: dt.datetime.fromtimestamp(clock(), dt.UTC)
+        )
         self.lease = Lease(store, config.worker.lease_seconds, clock)
         self.engine = Engine(
             store,

@@ -32,16 +32,23 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     Args:
         store: What `init_db` returned, or the URL of a database.
         configuration: The configuration; None: read as the command line reads it.
+        clock: The time, in seconds since the epoch; everything durable goes by it, and what workflows read.
 
     Raises:
         ConfigError: The configuration or the URL cannot be used.
         StoreUnreachable: The database cannot be opened.
     """
 
-    def __init__(self, store: Store | str, configuration: Config | None = None) -> None:
+    def __init__(
+        self,
+        store: Store | str,
+        configuration: Config | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         chosen = config.load() if configuration is None else configuration
         opened = init_db(store, synchronous=chosen.store.synchronous) if isinstance(store, str) else store
-        self.runtime = Runtime(opened, chosen)
+        self.runtime = Runtime(opened, chosen, clock)
         self.ends = Ends(opened)
         self._starter = Starter(self.runtime)
 

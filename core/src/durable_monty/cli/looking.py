@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,7 @@ from durable_monty.cli.output import (
 
 if TYPE_CHECKING:
     from durable_monty.records import CallRow, ExecutionRow, WorkflowRecord
+    from durable_monty.waiting import Wait
 
 _STATUSES = ("scheduled", "running", "waiting", "completed", "failed", "cancelled", "paused")
 _SHOWN_CALLS = 50
@@ -91,18 +93,25 @@ def list_(
 @config_option
 def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | None) -> None:
     """Show an execution: its calls, their attempts and times, and its source with the line it waits at."""
+    from durable_monty.waiting import waits_of
+
     service = open_service(config_path)
     store = service.runtime.store
     row = store.execution(execution_id)
     workflow = store.workflow(row.workflow)
-    calls = store.calls(execution_id)
+    # A wait of one task for another is no affair of anybody outside.
+    calls = [call for call in store.calls(execution_id) if call.kind.value != "channel"]
+    waits = waits_of(store, execution_id)
     failures = store.failed_attempts(execution_id)
     waiting = _waiting_lines(row, calls)
     described = service.get_execution(execution_id)
     if as_json:
-        print_json(_as_json(described, workflow, calls, failures, waiting))
+        print_json(
+            {**_as_json(described, workflow, calls, failures, waiting), "waiting_for": [asdict(w) for w in waits]}
+        )
         return
     _print_head(row, workflow, described["tags"])
+    _print_waits(waits)
     _print_calls(calls, show_all=show_all)
     _print_open(calls)
     _print_failures(failures)
@@ -221,6 +230,18 @@ def _print_head(row: ExecutionRow, workflow: WorkflowRecord, tags: Mapping[str, 
         click.echo(f"output     {_short(row.output)}")
 
 
+def _print_waits(waits: Sequence[Wait]) -> None:
+    """Timers, signals and children one by one; the functions are among the calls."""
+    others = [wait for wait in waits if wait.kind != "function"]
+    for wait in others[:_SHOWN_CALLS]:
+        until = "" if wait.due_at is None else f", until {shown_time(wait.due_at)}"
+        click.echo(f"waits for  {wait}{until}")
+    if len(others) > _SHOWN_CALLS:
+        click.echo(f"waits for  {len(others) - _SHOWN_CALLS} more")
+    if len(waits) > len(others):
+        click.echo(f"waits for  {len(waits) - len(others)} calls of functions")
+
+
 def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
     shown = calls if show_all else calls[-_SHOWN_CALLS:]
     if len(shown) < len(calls):
@@ -233,7 +254,7 @@ def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
         (
             call.call_id,
             call.line or "-",
-            call.function,
+            _called(call),
             _short(call.arguments),
             call.status.value,
             call.attempt,
@@ -244,6 +265,11 @@ def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
         for call in shown
     ]
     print_table(("call", "line", "function", "arguments", "status", "attempt", "executor", "made", "took"), rows)
+
+
+def _called(call: CallRow) -> str:
+    is_plain = call.kind.value in ("function", "timer", "clock")
+    return call.function if is_plain else f"{call.kind.value} {call.function}"
 
 
 def _print_open(calls: Sequence[CallRow]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 from durable_monty.store.attempts import cancelled_child, failure_text, read_failure
 from durable_monty.store.engines import open_engine, verify
 from durable_monty.store.migrate import HEAD, current, upgrade
@@ -14,11 +17,13 @@ __all__ = [
     "current_revision",
     "failure_text",
     "init_db",
+    "open_scratch",
     "open_store",
     "read_failure",
 ]
 
 DEFAULT_URL = "sqlite:///durable_functions.db"
+_IN_MEMORY = "sqlite:///:memory:"
 
 
 def init_db(url: str = DEFAULT_URL, *, synchronous: str = "FULL") -> Store:
@@ -48,6 +53,27 @@ def open_store(url: str, *, synchronous: str = "FULL") -> Store:
         engine.dispose()
         raise
     return Store(engine)
+
+
+def open_scratch() -> Store:
+    """A new database in memory; after the first it takes no migration."""
+    engine = open_engine(_IN_MEMORY)
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        raw.deserialize(_migrated())
+    return Store(engine)
+
+
+@functools.cache
+def _migrated() -> bytes:
+    engine = open_engine(_IN_MEMORY)
+    try:
+        upgrade(engine)
+        with engine.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            return bytes(raw.serialize())
+    finally:
+        engine.dispose()
 
 
 def current_revision(url: str) -> str | None:

@@ -239,6 +239,14 @@ class Store:
         with self._connections.read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
+    def children_by_call(self, execution_id: str) -> dict[int, str]:
+        """The ids of the children that an execution waits for, by the call that does."""
+        query = select(executions.c.parent_call, executions.c.id).where(
+            executions.c.parent == execution_id, executions.c.parent_call.isnot(None)
+        )
+        with self._connections.read() as connection:
+            return {row.parent_call: row.id for row in connection.execute(query)}
+
     def next_wake_at(self, now: float) -> float | None:
         """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
         first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))

@@ -10,11 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from durable_monty.testing.clock import VirtualClock
     from durable_monty.testing.executors import ExecutorSuite
+    from durable_monty.testing.fixtures import workflow_test
+    from durable_monty.testing.stage import MadeCall
+    from durable_monty.testing.workflows import WorkflowBlocked, WorkflowTest
 
-__all__ = ["ExecutorSuite"]
+__all__ = ["ExecutorSuite", "MadeCall", "VirtualClock", "WorkflowBlocked", "WorkflowTest", "workflow_test"]
 
-_MODULE_OF = {"ExecutorSuite": "durable_monty.testing.executors"}
+_MODULE_OF = {
+    "ExecutorSuite": "durable_monty.testing.executors",
+    "MadeCall": "durable_monty.testing.stage",
+    "VirtualClock": "durable_monty.testing.clock",
+    "WorkflowBlocked": "durable_monty.testing.workflows",
+    "WorkflowTest": "durable_monty.testing.workflows",
+    "workflow_test": "durable_monty.testing.fixtures",
+}
 
 
 def __getattr__(name: str) -> Any:
