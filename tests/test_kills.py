@@ -17,7 +17,17 @@ from durable_monty.config import Config
 
 BOUNDARIES = Path(__file__).parent / "support" / "boundaries.py"
 WRITES = {
-    *("starting.start", "register", "claim", "commit", "claim_calls", "store_tokens", "put_back", "reattempt", "release"),
+    *(
+        "starting.start",
+        "register",
+        "claim",
+        "commit",
+        "claim_calls",
+        "store_tokens",
+        "put_back",
+        "reattempt",
+        "release",
+    ),
     *("submit", "complete"),
 }
 SCRIPT = Path(__file__).parent / "support" / "killed_worker.py"
