@@ -94,6 +94,9 @@ class AboutItself(Time):
         assert declared.poll_interval_seconds >= 0, (
             f"poll_interval_seconds is {declared.poll_interval_seconds}; it is a pause, so at least 0"
         )
+        assert declared.start_delay_seconds >= 0, (
+            f"start_delay_seconds is {declared.start_delay_seconds}; a job waits for at least 0 s before it begins"
+        )
         assert declared.keeps_results_seconds is None or declared.keeps_results_seconds > 0, (
             f"keeps_results_seconds is {declared.keeps_results_seconds}; a result is kept for a while, or None says for ever"
         )
