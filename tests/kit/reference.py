@@ -28,6 +28,7 @@ class Settings(BaseModel):
 
     folder: str = Field(description="Names the machine, and holds what other processes submit.")
     password: SecretStr | None = Field(None, description="A secret.")
+    token_id_env: str = Field("TOKEN_ID", description="Where a secret is; no secret itself.")
 
 
 @dataclass
