@@ -28,8 +28,8 @@ class Executor:
     """Runs calls in AWS Lambda."""
 
     Settings = LambdaSettings
+    interface_version = 1
     capabilities = Capabilities(
-        can_find=True,
         survives_restart=True,
         keeps_results_seconds=_KEPT_SECONDS,
         max_batch=200,
@@ -44,6 +44,9 @@ class Executor:
             type(self).capabilities,
             max_in_flight=settings.max_in_flight,
             caller_ids=settings.durable,
+            can_find=settings.durable,
+            # An event that has waited for longer is dropped, and a record tells of it.
+            start_delay_seconds=settings.event_age_seconds,
             cancel=settings.durable,
             poll_interval_seconds=settings.durable_poll_seconds if settings.durable else 0.0,
         )
@@ -90,7 +93,7 @@ class Executor:
         _ = self._clients.invoking
         answers = list(self._pool.map(self._invoker.submit, calls))
         unreachable = [answer for answer in answers if isinstance(answer, Unreachable)]
-        if len(unreachable) == len(answers):
+        if unreachable and len(unreachable) == len(answers):
             raise unreachable[0]
         result: list[Accepted | Refused] = []
         for call, answer in zip(calls, answers, strict=True):
