@@ -11,6 +11,7 @@ import pytest
 from durable_monty.testing import ExecutorSuite
 from durable_monty_lambda import Executor, LambdaSettings
 from support import servers
+from support.lambda_durable import durable_service
 from support.lambda_service import REGION, Function, LambdaService
 
 ROOT = Path(__file__).parents[3]
@@ -67,4 +68,42 @@ class TestEvents(ExecutorSuite):
     def make_unreachable(self):
         url = f"http://127.0.0.1:{servers.free_port()}"
         away = {"endpoint_url": url, "sqs_endpoint_url": url}
+        return Executor(self._executor.settings.model_copy(update=away))
+
+
+@pytest.fixture(scope="module")
+def durable_settings(tmp_path_factory):
+    """Of one durable function, on AWS' own local runner."""
+    with durable_service(None, tmp_path_factory.mktemp("runner")) as service:
+        service.deploy(
+            Function(
+                "durable-monty",
+                TASK_PATH,
+                handler="durable_monty_lambda.durable_handler",
+                concurrency=3,
+                environment={"AWS_ENDPOINT_URL_LAMBDA": service.url},
+                is_durable=True,
+            )
+        )
+        yield {
+            "function_name": "durable-monty",
+            "region": REGION,
+            "endpoint_url": service.url,
+            "invoke_threads": 8,
+            "durable": True,
+            "durable_poll_seconds": 0.1,
+        }
+
+
+@pytest.mark.slow
+class TestDurable(ExecutorSuite):
+    largest_batch = 20
+    pause_seconds = 2.5
+
+    @pytest.fixture
+    def executor(self, durable_settings):
+        return Executor(LambdaSettings(**durable_settings))
+
+    def make_unreachable(self):
+        away = {"endpoint_url": f"http://127.0.0.1:{servers.free_port()}"}
         return Executor(self._executor.settings.model_copy(update=away))

@@ -13,7 +13,7 @@ from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
 from durable_monty_lambda.clients import Clients
 from durable_monty_lambda.durable import DurableExecutions
-from durable_monty_lambda.invoking import Invoker, Token, Unreachable, execution_name
+from durable_monty_lambda.invoking import Invoker, Token, Unreachable
 from durable_monty_lambda.payloads import Payloads
 from durable_monty_lambda.results import Results
 from durable_monty_lambda.settings import LambdaSettings
@@ -59,7 +59,7 @@ class Executor:
         self._payloads = payloads
         self._invoker = Invoker(self._clients, settings, payloads)
         self._results = Results(self._clients, settings, payloads, self._readers)
-        self._executions = DurableExecutions(self._clients, settings, payloads, self._readers)
+        self._executions = DurableExecutions(self._clients, settings, payloads, self._invoker.find, self._readers)
         # Jobs without a token are as old as we know them.
         self._seen_at: dict[str, float] = {}
         self._counts = {"accepted": 0, "refused": 0}
@@ -138,7 +138,7 @@ class Executor:
         """Ask by name where executions have names; else what `in_doubt` says: wait for a record, or submit again."""
         if not self.settings.durable:
             return {job.job_id: "known" if self.settings.in_doubt == "wait" else "unknown" for job in jobs}
-        found = self._readers.map(lambda job: self._invoker.find(execution_name(job.job_id)), jobs)
+        found = self._readers.map(lambda job: self._invoker.find(job.job_id), jobs)
         return {job.job_id: "known" if arn else "absent" for job, arn in zip(jobs, found, strict=True)}
 
     @hookimpl

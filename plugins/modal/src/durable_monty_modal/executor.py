@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import modal
 
+from durable_monty.errors import ConfigError
 from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
 from durable_monty_modal.background import Background, Stopped
@@ -200,7 +201,7 @@ class Executor:
                 # A server that is away knows nothing of its jobs either.
                 await self._connected().greet(CONNECT_SECONDS)
                 outcomes += [_lost(job_id) for job_id in strange]
-            except (Unreachable, *NOT_ADMITTED) as problem:
+            except Exception as problem:  # noqa: BLE001 - what was heard of the others is told first
                 error = problem
         if error is not None and not outcomes:
             raise _explained(error, self._connected(), self.settings)
@@ -303,6 +304,8 @@ def _not_started(job_id: str, error: BaseException) -> Outcome:
 
 
 def _explained(error: BaseException, connection: Connection, settings: ModalSettings) -> Exception:
+    if isinstance(error, ConfigError | Unreachable):
+        return error
     if isinstance(error, NOT_ADMITTED):
         return PermissionError(_not_admitted(error, settings))
     return Unreachable(f"Modal at {connection.where} does not answer: {type(error).__name__}: {error}")
