@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import urllib.request
@@ -25,8 +26,10 @@ def durable_service(sqs: Any, folder: Path) -> Iterator[LambdaService]:
         str(runner_port), "--lambda-endpoint", opened.url, "--local-runner-endpoint", opened.runner_url,
         "--local-runner-region", REGION,
     ]  # fmt: skip
+    # The runner signs what it asks of the service, which does not look.
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with (folder / "runner.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
     try:
         eventually(lambda: _answers(opened.runner_url))
         yield opened
