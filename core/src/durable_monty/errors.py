@@ -24,7 +24,7 @@
     ├── SignalRefused          TypeError     a signal whose payload is not of the type that is waited for
     ├── ScheduleError          ValueError    a schedule that cannot be, or cannot do what was asked
     │   ├── ScheduleNotFound                 no schedule with that name
-    │   └── ScheduleConflict                 there is a schedule of that name already
+    │   └── ScheduleConflict                 the name is taken by one that differs
     ├── CallNotFound           ValueError    no such call in that execution
     └── CallEnded              ValueError    a result for a call that has already ended
 
