@@ -8,7 +8,7 @@ from dataclasses import replace
 from pydantic import ConfigDict, Field
 
 from durable_monty import codec, remote
-from durable_monty.envelope import encode_value
+from durable_monty.envelope import encode_heartbeat, encode_value
 from durable_monty.models import Accepted, Failure, Finding, Job, Outcome
 from kit.heavy import Heavy
 from kit.hurried import ReferenceSuite
@@ -506,6 +506,23 @@ class InAHurry(Spoiling):
         return failure_outcome(call.job_id, "timeout")
 
 
+@breaks("test_a_job_that_begins_gives_a_sign_of_life")
+class DeclaresHeartbeatsAndIsSilent(Reference):
+    capabilities = replace(Reference.capabilities, heartbeats=True)
+
+
+@breaks("test_a_job_that_begins_gives_a_sign_of_life")
+class BeatsUndeclared(Volatile):
+    capabilities = replace(Volatile.capabilities, heartbeats=False)
+
+
+@breaks("test_a_job_that_begins_gives_a_sign_of_life")
+class BeatsForAnother(Volatile):
+    def on_heartbeat(self, heartbeat):
+        message = encode_heartbeat("kit-of-nobody-0-1", None, remote.signing_key())
+        super().on_heartbeat(replace(heartbeat, message=message))
+
+
 @breaks("test_after_a_timeout_the_next_call_runs")
 class StoppedByATimeout(Spoiling):
     has_timed_out = False
@@ -632,6 +649,11 @@ class LogsArguments(Reference):
 @breaks("test_it_declares_its_capabilities")
 class PollsBeforeItIsAsked(Reference):
     capabilities = replace(Reference.capabilities, poll_interval_seconds=-1.0)
+
+
+@breaks("test_it_declares_its_capabilities")
+class BeginsBeforeItIsSubmitted(Reference):
+    capabilities = replace(Reference.capabilities, start_delay_seconds=-1.0)
 
 
 @breaks("test_it_was_written_for_an_interface_that_this_core_has")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from durable_monty import remote
 from durable_monty.hookspecs import hookimpl
-from durable_monty.models import Accepted, Capabilities, Failure, Finding, Outcome
+from durable_monty.models import Accepted, Capabilities, Failure, Finding, Heartbeat, Outcome
 
 MAX_PAYLOAD_BYTES = 20_000
 MACHINES: dict[str, Machine] = {}
@@ -28,6 +28,7 @@ class Settings(BaseModel):
 
     folder: str = Field(description="Names the machine, and holds what other processes submit.")
     password: SecretStr | None = Field(None, description="A secret.")
+    token_id_env: str = Field("TOKEN_ID", description="Where a secret is; no secret itself.")
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Machine:
         self.requests = 0
         self._queue: deque[Record] = deque()
         self.on_end = lambda outcome: None
+        self.on_heartbeat = None
         self._is_over = False
         for _ in range(self.slots):
             self._add_slot()
@@ -126,7 +128,8 @@ class Machine:
             timer = threading.Timer(call["timeout_seconds"], self._time_out, [record])
             timer.daemon = True
             timer.start()
-        reply = remote.run(call["envelope"])
+        beat = self.on_heartbeat
+        reply = remote.run(call["envelope"], beat and (lambda message: beat(Heartbeat(call["job_id"], message))))
         if timer is not None:
             timer.cancel()
         outcome = Outcome(call["job_id"], reply=reply)
@@ -273,7 +276,7 @@ class Reference:
 class Volatile(Reference):
     """Keeps the promises of an executor that can do nothing but run calls and tell of them: all is in its process."""
 
-    capabilities = Capabilities(pushes=True, isolation="thread", max_batch=5, max_in_flight=4)
+    capabilities = Capabilities(pushes=True, heartbeats=True, isolation="thread", max_batch=5, max_in_flight=4)
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -288,9 +291,13 @@ class Volatile(Reference):
     def start(self, context):
         self.context = context
         self._machine.on_end = self.on_end
+        self._machine.on_heartbeat = self.on_heartbeat
 
     def on_end(self, outcome):
         self.context.deliver([outcome])
+
+    def on_heartbeat(self, heartbeat):
+        self.context.deliver([heartbeat])
 
     @hookimpl
     def stop(self, grace_seconds):

@@ -21,7 +21,10 @@
     ├── ExecutionNotEnded      ValueError    a result was asked for too early
     ├── ExecutionFailed        ValueError    the result of an execution that has none
     ├── ExecutionEnded         ValueError    too late for what was asked
-    ├── SignalRefused      TypeError     a signal whose payload is not of the type that is waited for
+    ├── SignalRefused          TypeError     a signal whose payload is not of the type that is waited for
+    ├── ScheduleError          ValueError    a schedule that cannot be, or cannot do what was asked
+    │   ├── ScheduleNotFound                 no schedule with that name
+    │   └── ScheduleConflict                 the name is taken by one that differs
     ├── CallNotFound           ValueError    no such call in that execution
     └── CallEnded              ValueError    a result for a call that has already ended
 

@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from durable_monty import Worker
 from durable_monty.models import Accepted, Job
 from durable_monty_lambda.invoking import execution_name
-from support.lambda_service import Fault, LambdaService
-from support.servers import free_port
+from support.lambda_durable import durable_service
+from support.lambda_service import Fault
 from support.workers import eventually, running
 
 # Nothing in here depends on the interpreter.
 pytestmark = pytest.mark.slow
 
 
-def answers(url):
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def service(sqs, tmp_path):
-    """A Lambda service that has durable executions."""
-    runner_port = free_port()
-    opened = LambdaService(sqs, runner_url=f"http://127.0.0.1:{runner_port}")
-    command = [
-        Path(sys.executable).parent / "dex-local-runner", "start-server", "--host", "127.0.0.1", "--port",
-        str(runner_port), "--lambda-endpoint", opened.url, "--local-runner-endpoint", opened.runner_url,
-        "--local-runner-region", "us-east-1",
-    ]  # fmt: skip
-    with (tmp_path / "runner.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        eventually(lambda: answers(opened.runner_url))
+    with durable_service(sqs, tmp_path) as opened:
         yield opened
-    finally:
-        opened.close()
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -66,6 +66,20 @@ def test_what_a_function_raises_is_caught_in_the_workflow(deploy, open_service):
     assert orchestrator.get_result(execution_id) == "no"
 
 
+@pytest.mark.slow
+def test_waiting_for_a_sandbox_is_no_part_of_an_attempt(deploy, settings, tmp_path):
+    """Five calls of one second and one sandbox: the last of them would be out of time if waiting counted."""
+    deploy(concurrency=1)
+    more = '[worker]\ntimeout_grace_seconds = 0.1\n[function."support.functions.sleep"]\ntimeout_seconds = 3\n'
+    (tmp_path / "durable-monty.toml").write_text(toml(settings) + more)
+    chosen = config.load()
+    code = "from asyncio import gather\nawait gather(*[sleep(1) for _ in range(5)])"
+    with OrchestratorService(init_db(chosen.store.url, synchronous="NORMAL"), chosen) as orchestrator:
+        execution_id = orchestrator.start_execution(code, ["support.functions.sleep"])
+        Worker(orchestrator).run(until_complete=True)
+        assert orchestrator.get_result(execution_id) == [1] * 5
+
+
 def test_every_fault_of_the_service_is_survived(deploy, service, open_service, sqs, queue_url):
     """Throttled, refused, delivered twice, dropped, an answer lost, a request lost: all calls end, once each."""
     deploy()

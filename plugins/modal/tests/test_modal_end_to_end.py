@@ -17,6 +17,7 @@ import durable_monty
 import durable_monty_modal
 from durable_monty import ConfigError, OrchestratorService, Worker, config, init_db
 from durable_monty_modal.app import build_app
+from durable_monty_modal.sizes import name_of
 from support import functions as host
 from support.modal_server import ModalServer, serving
 from support.workers import DEADLINE_SECONDS, eventually, running
@@ -97,6 +98,32 @@ def test_a_timeout_is_a_timeout_error_in_the_workflow(server, tmp_path):
     code = "try:\n    await too_slow()\nexcept TimeoutError as error:\n    found = str(error)\nfound"
     with configured(tmp_path, 'executor = "modal"') as service:
         assert "timeout" in result_of(service, code, [host.too_slow])
+
+
+WAITING = """
+executor = "modal"
+
+[worker]
+timeout_grace_seconds = 0.1
+
+[function."support.functions.sleep"]
+timeout_seconds = 3
+
+[executors.modal]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("", [1] * 5), ("start_delay_seconds = 0", "TimeoutError")], ids=["default", "none"]
+)
+def test_waiting_for_a_container_is_no_part_of_an_attempt(server, tmp_path, setting, expected):
+    """Five calls of one second and one container: without the allowance, the last of them are out of time."""
+    server.deploy(name=name_of("run", {"timeout": 3}), timeout_seconds=3, max_containers=1)
+    code = "from asyncio import gather\ntry:\n    found = await gather(*[sleep(1) for _ in range(5)])\n"
+    code += "except TimeoutError as error:\n    found = 'TimeoutError'\nfound"
+    with configured(tmp_path, WAITING + setting) as service:
+        assert result_of(service, code, [host.sleep]) == expected
 
 
 def test_signed_calls_run_where_the_key_is_and_nowhere_else(server, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from durable_monty.models import Failure, Job, Outcome
 from durable_monty_lambda.clients import MISSING, THROTTLED, Clients, code_of, status_of
 from durable_monty_lambda.events import Pointer
-from durable_monty_lambda.invoking import Token
+from durable_monty_lambda.invoking import Token, execution_name
 from durable_monty_lambda.payloads import Payloads
 from durable_monty_lambda.records import read_answer, read_error
 from durable_monty_lambda.settings import LambdaSettings
@@ -25,11 +25,22 @@ _ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "STOPPED")
 
 
 class DurableExecutions:
-    """Reads durable executions, sparingly: the API has a small quota of requests a second."""
+    """Reads durable executions, sparingly: the API has a small quota of requests a second.
+
+    Args:
+        find: Gives the ARN of the execution of a job, or None.
+        pool: Where requests run that can be made at the same time.
+    """
 
     def __init__(
-        self, clients: Clients, settings: LambdaSettings, payloads: Payloads, pool: ThreadPoolExecutor
+        self,
+        clients: Clients,
+        settings: LambdaSettings,
+        payloads: Payloads,
+        find: Callable[[str], str | None],
+        pool: ThreadPoolExecutor,
     ) -> None:
+        self._find = find
         self._clients = clients
         self._settings = settings
         self._payloads = payloads
@@ -49,8 +60,10 @@ class DurableExecutions:
             running = self._running()
             named = {arn: job for arn, job in named.items() if arn not in running}
         chosen = list(named.items())[:most]
-        outcomes = self._pool.map(lambda item: self._read(item[1].job_id, item[0]), chosen)
-        return [outcome for outcome in outcomes if outcome is not None]
+        nameless = [job.job_id for job in jobs if (token := Token.read(job.token)) is None or not token.name]
+        read = [self._pool.submit(self._read, job.job_id, arn) for arn, job in chosen]
+        read += [self._pool.submit(self._read_by_name, job_id) for job_id in nameless[: most - len(chosen)]]
+        return [outcome for future in read if (outcome := future.result()) is not None]
 
     def stop(self, jobs: Sequence[Job]) -> dict[str, bool]:
         """Stop the executions of these jobs; by job id, whether it has ended or will."""
@@ -66,6 +79,14 @@ class DurableExecutions:
             if not marker:
                 return found
             options["Marker"] = marker
+
+    def _read_by_name(self, job_id: str) -> Outcome | None:
+        """The outcome of a job whose ARN was never stored."""
+        arn = self._find(job_id)
+        if arn is None:
+            text = f"Lambda knows no durable execution of the name {execution_name(job_id)!r}"
+            return Outcome(job_id, failure=Failure("lost", "Lost", text))
+        return self._read(job_id, arn)
 
     def _read(self, job_id: str, arn: str) -> Outcome | None:
         try:

@@ -13,7 +13,7 @@ from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
 from durable_monty_lambda.clients import Clients
 from durable_monty_lambda.durable import DurableExecutions
-from durable_monty_lambda.invoking import Invoker, Token, Unreachable, execution_name
+from durable_monty_lambda.invoking import Invoker, Token, Unreachable
 from durable_monty_lambda.payloads import Payloads
 from durable_monty_lambda.results import Results
 from durable_monty_lambda.settings import LambdaSettings
@@ -28,8 +28,8 @@ class Executor:
     """Runs calls in AWS Lambda."""
 
     Settings = LambdaSettings
+    interface_version = 1
     capabilities = Capabilities(
-        can_find=True,
         survives_restart=True,
         keeps_results_seconds=_KEPT_SECONDS,
         max_batch=200,
@@ -44,6 +44,9 @@ class Executor:
             type(self).capabilities,
             max_in_flight=settings.max_in_flight,
             caller_ids=settings.durable,
+            can_find=settings.durable,
+            # An event that has waited for longer is dropped, and a record tells of it.
+            start_delay_seconds=settings.event_age_seconds,
             cancel=settings.durable,
             poll_interval_seconds=settings.durable_poll_seconds if settings.durable else 0.0,
         )
@@ -56,7 +59,7 @@ class Executor:
         self._payloads = payloads
         self._invoker = Invoker(self._clients, settings, payloads)
         self._results = Results(self._clients, settings, payloads, self._readers)
-        self._executions = DurableExecutions(self._clients, settings, payloads, self._readers)
+        self._executions = DurableExecutions(self._clients, settings, payloads, self._invoker.find, self._readers)
         # Jobs without a token are as old as we know them.
         self._seen_at: dict[str, float] = {}
         self._counts = {"accepted": 0, "refused": 0}
@@ -90,7 +93,7 @@ class Executor:
         _ = self._clients.invoking
         answers = list(self._pool.map(self._invoker.submit, calls))
         unreachable = [answer for answer in answers if isinstance(answer, Unreachable)]
-        if len(unreachable) == len(answers):
+        if unreachable and len(unreachable) == len(answers):
             raise unreachable[0]
         result: list[Accepted | Refused] = []
         for call, answer in zip(calls, answers, strict=True):
@@ -135,7 +138,7 @@ class Executor:
         """Ask by name where executions have names; else what `in_doubt` says: wait for a record, or submit again."""
         if not self.settings.durable:
             return {job.job_id: "known" if self.settings.in_doubt == "wait" else "unknown" for job in jobs}
-        found = self._readers.map(lambda job: self._invoker.find(execution_name(job.job_id)), jobs)
+        found = self._readers.map(lambda job: self._invoker.find(job.job_id), jobs)
         return {job.job_id: "known" if arn else "absent" for job, arn in zip(jobs, found, strict=True)}
 
     @hookimpl

@@ -144,7 +144,7 @@ class Invoker:
         """The same attempt was started with another payload: before settings of the executor were changed."""
         name = execution_name(call.job_id)
         try:
-            arn = self.find(name)
+            arn = self.find(call.job_id)
         except (BotoCoreError, ClientError) as problem:
             return Refused(call.job_id, f"looking for the durable execution {name!r}: {problem}", _AGAIN_SECONDS)
         if arn is None:
@@ -153,12 +153,13 @@ class Invoker:
             )
         return Accepted(call.job_id, str(Token(time.time(), arn)))
 
-    def find(self, name: str) -> str | None:
-        """The ARN of the durable execution of this name, or None.
+    def find(self, job_id: str) -> str | None:
+        """The ARN of the durable execution of this job, found by its name, or None.
 
         Raises:
             BotoCoreError, ClientError: Lambda does not answer, or refuses.
         """
+        name = execution_name(job_id)
         answer = self._clients.functions.list_durable_executions_by_function(
             **self._settings.named, DurableExecutionName=name, MaxItems=10
         )

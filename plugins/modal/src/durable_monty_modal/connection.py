@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import modal
 from modal.config import config as modal_config
@@ -13,6 +14,8 @@ from modal.config import config as modal_config
 from durable_monty.errors import ConfigError
 from durable_monty_modal.failures import AWAY
 from durable_monty_modal.settings import MAX_CONCURRENT_REQUESTS, ModalSettings
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 2.0
 """How long a worker's main thread waits for a server that does not answer; connecting goes on without it."""
@@ -57,7 +60,7 @@ class Connection:
         if time.monotonic() - self._answered_at < _FRESH_SECONDS:
             return
         if self._greeting is None or self._greeting.done():
-            self._greeting = asyncio.create_task(self._greet())
+            self._greeting = _begun(self._greet())
         elif time.monotonic() - self._given_up_at < _SILENT_SECONDS:
             raise Unreachable(f"Modal at {self.where} does not answer")
         try:
@@ -124,7 +127,7 @@ class Connection:
         if self._connecting is None or (
             self._connecting.done() and (self._connecting.cancelled() or self._connecting.exception() is not None)
         ):
-            self._connecting = asyncio.create_task(self._connect())
+            self._connecting = _begun(self._connect())
         return await asyncio.shield(self._connecting)
 
     async def _connect(self) -> modal.Client:
@@ -154,7 +157,7 @@ class Connection:
         """A deployed function; looked up once, whoever asks for it meanwhile."""
         task = self._functions.get(name)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._functions[name] = asyncio.create_task(self._looked_up(name))
+            task = self._functions[name] = _begun(self._looked_up(name))
         return await asyncio.shield(task)
 
     async def _looked_up(self, name: str) -> modal.Function[Any, Any, Any]:
@@ -163,3 +166,10 @@ class Connection:
         function = modal.Function.from_name(settings.app, name, environment_name=settings.environment, client=client)
         await function.hydrate.aio()
         return function
+
+
+def _begun(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task whose failure is nobody's concern any more once nobody waits for it."""
+    task = asyncio.create_task(coroutine)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

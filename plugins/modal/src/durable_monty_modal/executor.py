@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import modal
 
+from durable_monty.errors import ConfigError
 from durable_monty.hookspecs import ExecutorContext, hookimpl
 from durable_monty.models import Accepted, Call, Capabilities, Failure, Finding, Job, Outcome, Refused
 from durable_monty_modal.background import Background, Stopped
@@ -34,6 +35,7 @@ class Executor:
     """Runs calls by the functions of a deployed Modal app."""
 
     Settings = ModalSettings
+    interface_version = 1
     capabilities = Capabilities(
         cancel=True,
         survives_restart=True,
@@ -50,6 +52,7 @@ class Executor:
             type(self).capabilities,
             max_in_flight=settings.max_in_flight,
             poll_interval_seconds=settings.poll_interval_seconds,
+            start_delay_seconds=settings.start_delay_seconds,
         )
         self._log = log
         self._is_started = False
@@ -138,7 +141,8 @@ class Executor:
                 spawning = connection.spawn(self._function_name(call), call.envelope)
                 self._starting[call.job_id] = asyncio.create_task(spawning)
         tasks = [self._starting[call.job_id] for call in calls]
-        await asyncio.wait(tasks, timeout=_SPAWN_SECONDS)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_SPAWN_SECONDS)
         answers = [self._answer(call, task) for call, task in zip(calls, tasks, strict=True)]
         self._accepted += sum(isinstance(answer, Accepted) for answer in answers)
         for reason in {answer.reason for answer in answers if isinstance(answer, Refused)}:
@@ -188,6 +192,17 @@ class Executor:
         error = await _first_error(tasks)
         outcomes, self._news = self._news, []
         outcomes += [outcome for task in tasks if (outcome := _value(task)) is not None]
+        told = {outcome.job_id for outcome in outcomes}
+        strange = [
+            job_id for job_id, token in tokens.items() if not token and job_id not in told | self._starting.keys()
+        ]
+        if strange and error is None:
+            try:
+                # A server that is away knows nothing of its jobs either.
+                await self._connected().greet(CONNECT_SECONDS)
+                outcomes += [_lost(job_id) for job_id in strange]
+            except Exception as problem:  # noqa: BLE001 - what was heard of the others is told first
+                error = problem
         if error is not None and not outcomes:
             raise _explained(error, self._connected(), self.settings)
         return outcomes
@@ -278,12 +293,19 @@ def _unsure(job_id: str, error: BaseException) -> Outcome:
     return Outcome(job_id, failure=Failure("ambiguous", type(error).__name__, message))
 
 
+def _lost(job_id: str) -> Outcome:
+    message = "no call at Modal is known for it: this process has not started it, and its token is not stored"
+    return Outcome(job_id, failure=Failure("lost", "Lost", message))
+
+
 def _not_started(job_id: str, error: BaseException) -> Outcome:
     message = f"Modal did not start it: {type(error).__name__}: {error}"
     return Outcome(job_id, failure=Failure("unavailable", type(error).__name__, message))
 
 
 def _explained(error: BaseException, connection: Connection, settings: ModalSettings) -> Exception:
+    if isinstance(error, ConfigError | Unreachable):
+        return error
     if isinstance(error, NOT_ADMITTED):
         return PermissionError(_not_admitted(error, settings))
     return Unreachable(f"Modal at {connection.where} does not answer: {type(error).__name__}: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 RESULTS_LIVE_SECONDS = 7 * 24 * 3600.0
 """How long Modal keeps a result that nobody has fetched."""
@@ -32,6 +32,9 @@ class ModalSettings(BaseModel):
     )
     max_in_flight: PositiveInt = Field(
         1000, description="Most calls at Modal at once; further calls wait in the database."
+    )
+    start_delay_seconds: NonNegativeFloat = Field(
+        3600.0, description="How long a call may wait for a container; its time limit begins after that at the latest."
     )
     poll_interval_seconds: PositiveFloat = Field(
         0.5, description="Pause after asking for results in vain; shorter is sooner, and more requests."

@@ -29,12 +29,13 @@ def make_call(
     call_id: int = 0,
     attempt: int = 1,
     timeout_seconds: float | None = None,
+    is_watched: bool = False,
 ) -> Call:
     """A call as the core makes it, of an execution of its own unless one is named."""
     execution_id = execution_id or f"kit-{uuid.uuid4().hex[:12]}"
     key = job_id_of(execution_id, call_id, attempt)
     arguments = codec.dumps([list(args), {}])
-    envelope = encode_envelope(key, function.path, arguments, remote.signing_key())
+    envelope = encode_envelope(key, function.path, arguments, remote.signing_key(), is_watched=is_watched)
     return Call(key, execution_id, call_id, attempt, function.path, arguments, envelope, timeout_seconds)
 
 
@@ -50,6 +51,8 @@ class Driver:
         self.patience_seconds = patience_seconds
         self.outcomes: dict[str, list[Outcome]] = defaultdict(list)
         """By job id, every outcome that was told, the oldest first."""
+        self.heartbeats: dict[str, list[Heartbeat]] = defaultdict(list)
+        """By job id, every heartbeat that was told, the oldest first."""
         self._tokens: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self.is_started = False
@@ -177,6 +180,8 @@ class Driver:
             for item in told:
                 if isinstance(item, Outcome):
                     self.outcomes[item.job_id].append(item)
+                else:
+                    self.heartbeats[item.job_id].append(item)
 
 
 def read(outcome: Outcome) -> remote.ReadReply:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from durable_monty import remote
+from durable_monty.envelope import decode_heartbeat
 from durable_monty.models import Capabilities, Job
 from durable_monty.testing import functions
 from durable_monty.testing.executors.base import NO_SUCH_JOB
@@ -24,6 +26,21 @@ class Time(Completion):
         call = make_call(functions.echo, "in time", timeout_seconds=self.patience_seconds)
         (reply,) = kit.run(call)
         assert reply.value == "in time", f"a call with time to spare came back as {reply!r}"
+
+    def test_a_job_that_begins_gives_a_sign_of_life(self, kit: Driver, can: Capabilities) -> None:
+        """Where `heartbeats` is declared, the first one starts the time limit: without it there would be none."""
+        call = make_call(functions.echo, "alive", is_watched=True)
+        (reply,) = kit.run(call)
+        assert reply.value == "alive", f"a call that is watched came back as {reply!r}"
+        told = kit.heartbeats[call.job_id]
+        if not can.heartbeats:
+            assert not told, "it told a heartbeat and does not declare heartbeats, so that nobody waits for one"
+            return
+        assert told, (
+            "it declares heartbeats, and told none of a job that has begun and ended; see `remote.run(heartbeat=)`"
+        )
+        job_id, _ = decode_heartbeat(told[0].message, remote.signing_key())
+        assert job_id == call.job_id, f"the heartbeat of {call.job_id!r} carries the message of {job_id!r}"
 
     def test_after_a_timeout_the_next_call_runs(self, kit: Driver) -> None:
         slow = make_call(functions.sleep, self.timeout_seconds * 20, timeout_seconds=self.timeout_seconds)
