@@ -23,6 +23,7 @@ from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
 from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
+from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Dispatcher:
         signing_key: Signs envelopes.
         grace_seconds: How long after its time limit an attempt is ended if its executor has not ended it.
         clock: The time, in seconds since the epoch.
+        watch: Told of what executors accept; None: nobody is.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Dispatcher:
         signing_key: bytes | None = None,
         grace_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -77,6 +80,7 @@ class Dispatcher:
         self._signing_key = signing_key
         self._grace_seconds = grace_seconds
         self._clock = clock
+        self._watch = watch
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
         self._limited_after: dict[str, str] = {}
         self._odd = False
@@ -228,7 +232,7 @@ class Dispatcher:
         sendable = [due for due in batch if self._fits(executor, due)]
         self._arm(executor, sendable)
         try:
-            answers = executor.submit([self._call(executor, due) for due in sendable]) if sendable else []
+            answers = executor.submit(self._calls(executor, sendable)) if sendable else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
@@ -246,12 +250,14 @@ class Dispatcher:
     ) -> float | None:
         waiting = {job_id(due): due for due in batch}
         tokens: dict[tuple[str, int, int], str] = {}
+        accepted = []
         again: dict[float, list[DueCall]] = defaultdict(list)
         for answer in answers:
             due = waiting.pop(answer.job_id, None)
             if due is None:
                 log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
             elif isinstance(answer, Accepted):
+                accepted.append(due)
                 if answer.token is not None:
                     self._jobs.set_token(answer.job_id, answer.token)
                     tokens[due.execution_id, due.row.call_id, due.row.attempt] = answer.token
@@ -267,6 +273,8 @@ class Dispatcher:
             again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
         if tokens:
             self._store.store_tokens(tokens)
+        if self._watch is not None:
+            self._watch.submitted(accepted, self._clock())
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
     def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
@@ -285,7 +293,11 @@ class Dispatcher:
         self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", *reason))])
         return False
 
-    def _call(self, executor: LoadedExecutor, due: DueCall) -> Call:
+    def _calls(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> list[Call]:
+        contexts = self._watch.trace_contexts(batch, self._clock()) if self._watch is not None else {}
+        return [self._call(executor, due, contexts.get(job_id(due))) for due in batch]
+
+    def _call(self, executor: LoadedExecutor, due: DueCall, trace_context: str | None) -> Call:
         row = due.row
         key = job_id(due)
         has_times = row.timeout_seconds is not None or bool((row.policy or {}).get("heartbeat_seconds"))
@@ -296,6 +308,7 @@ class Dispatcher:
             self._signing_key,
             progress=row.progress,
             is_watched=has_times and executor.capabilities.heartbeats,
+            trace_context=trace_context,
         )
         return Call(
             key,

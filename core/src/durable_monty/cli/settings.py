@@ -136,14 +136,19 @@ def show_config(as_json: bool, config_path: str | None) -> None:
 @json_option
 @config_option
 def check_config(as_json: bool, config_path: str | None) -> None:
-    """Check the configuration, with the settings of every executor it names; exits with 2 if it cannot be used."""
+    """Check the configuration, with the settings of every executor and observer it names.
+
+    Exits with 2 if it cannot be used.
+    """
     from pathlib import Path
 
-    from durable_monty import config, plugins
+    from durable_monty import config, observers, plugins
 
     chosen = config.load(config_path)
     for name in sorted({*chosen.executors, *chosen.executor_names()}):
         plugins.load(name, *chosen.plugin_of(name))
+    for name in chosen.observe:
+        observers.load(name, *chosen.observer_plugin_of(name))
     file = config_path or config.find(Path.cwd())
     if as_json:
         print_json({"file": str(file) if file else None, "status": "ok"})
@@ -154,10 +159,11 @@ def check_config(as_json: bool, config_path: str | None) -> None:
 @config.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the configuration file, installed plug-ins included."""
-    from durable_monty import config, plugins
+    from durable_monty import config, observers, plugins
 
-    settings = {name: plugins.plugin_class(name).Settings for name in plugins.available()}
-    print_json(config.json_schema(settings))
+    executors = {name: plugins.plugin_class(name).Settings for name in plugins.available()}
+    observing = {name: observers.observer_class(name).Settings for name in observers.available()}
+    print_json(config.json_schema(executors, observing))
 
 
 @click.group(cls=Group)
