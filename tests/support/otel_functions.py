@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from durable_monty import Retry, current_call, function
-from durable_monty_otel import continue_trace, traced
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from durable_monty import Retry, current_call, function
+from durable_monty_otel import continue_trace, traced
 
 exported = InMemorySpanExporter()
 

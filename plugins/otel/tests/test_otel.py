@@ -6,14 +6,6 @@ import logging
 import os
 
 import pytest
-
-from durable_monty import OrchestratorService, Worker, init_db
-from durable_monty.config import Config
-from durable_monty.models import CallStatus, ExecutionStatus
-from durable_monty.observerspecs import CallSettled, CallSubmitted, ExecutionEnded, WorkerInfo
-from durable_monty_otel import Observer, OtelSettings, continue_trace, traced
-from durable_monty_otel.ids import Ids
-from durable_monty_otel.spans import MAX_REMEMBERED, Spans
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -23,6 +15,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
+
+from durable_monty import OrchestratorService, Worker, init_db
+from durable_monty.config import Config
+from durable_monty.models import CallStatus, ExecutionStatus
+from durable_monty.observerspecs import CallSettled, CallSubmitted, ExecutionEnded, WorkerInfo
+from durable_monty_otel import Observer, OtelSettings, continue_trace, traced
+from durable_monty_otel.ids import Ids
+from durable_monty_otel.spans import MAX_REMEMBERED, Spans
 from support import children
 from support import functions as host
 from support import otel_functions as tracing
@@ -198,9 +198,7 @@ def test_workers_that_share_an_execution_make_one_trace(tmp_path):
 
 
 def test_no_argument_result_or_message_is_in_a_span(lite_service, rig):
-    code = (
-        "a = await work(secret)\ntry:\n    await refuse(secret)\nexcept OSError:\n    pass\nraise ValueError(a)"
-    )
+    code = "a = await work(secret)\ntry:\n    await refuse(secret)\nexcept OSError:\n    pass\nraise ValueError(a)"
     execution_id = run(lite_service, rig, code, [tracing.work, tracing.refuse], inputs={"secret": SECRET})
     assert len(rig.of(execution_id)) == 5
     for span in rig.spans.get_finished_spans():
