@@ -44,8 +44,8 @@ def left_behind(tmp_path, code, functions):
     executor = Silent()
     with running(Worker(service, executor)):
         eventually(lambda: executor.submitted)
-    service.close()
     (row,) = service.runtime.store.calls(execution_id)
+    service.close()
     assert (row.status, row.token) == ("submitting", None)
     return OrchestratorService(init_db(f"sqlite:///{tmp_path / 'a.db'}", synchronous="NORMAL"), Config()), execution_id
 
@@ -117,3 +117,33 @@ def test_an_executor_that_cannot_tell_delivers_an_ambiguous_failure(lite_service
     Worker(lite_service, executor).run(until_complete=True)
     assert lite_service.get_result(execution_id) == 3
     assert executor.submitted == [f"{execution_id}-0-1", f"{execution_id}-0-2"]
+
+
+class Pushing:
+    """As a user writes one in a script: hands calls on, and hears of results through the service."""
+
+    def __init__(self):
+        self.submitted = []
+
+    def submit_call(self, call):
+        self.submitted.append(call.job_id)
+
+    def get_stats(self):
+        return {}
+
+
+def test_a_call_that_an_executor_of_a_script_has_accepted_is_waited_for_after_a_restart(tmp_path):
+    """It was handed on, and its result may come any time; it is neither started again nor called ambiguous."""
+    url = f"sqlite:///{tmp_path / 'p.db'}"
+    first, second = Pushing(), Pushing()
+    with OrchestratorService(init_db(url, synchronous="NORMAL"), Config()) as service:
+        execution_id = service.start_execution("await add(1, 2)", [host.add])
+        with running(Worker(service, first)):
+            eventually(lambda: [row.status for row in service.runtime.store.calls(execution_id)] == ["submitted"])
+    with OrchestratorService(init_db(url, synchronous="NORMAL"), Config()) as service:
+        with running(Worker(service, second)):
+            eventually(lambda: service.runtime.store.jobs_of(service.runtime.lease.worker))
+            service.complete_call(execution_id, 0, 3)
+            service.wait(execution_id, 30)
+        assert service.get_result(execution_id) == 3
+    assert second.submitted == []

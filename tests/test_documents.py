@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import click
 import pytest
 
 from durable_monty.cli import main
-from durable_monty.config import Config
+from durable_monty.config import Config, FunctionTable
+from durable_monty.functions import FunctionOptions
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -134,3 +136,21 @@ def test_every_command_and_option_is_documented():
 
     missing = [item for item in walk(main, "") if item not in page]
     assert not missing
+
+
+def test_the_program_of_how_calls_are_run_prints_what_it_says(tmp_path):
+    page = "docs/howto/run-calls.md"
+    (tmp_path / "calls.py").write_text("\n".join(blocks(page, "python")))
+    assert run("python", "calls.py") == blocks(page, "text")[0]
+    (configuration,) = blocks(page, "toml")
+    (tmp_path / "durable-monty.toml").write_text(configuration)
+    assert '"rate": "10/s"' in run("durable-monty", "config", "show", "--json")
+
+
+def test_every_field_of_a_function_is_documented():
+    page = (ROOT / "docs/reference/workflows.md").read_text()
+    assert [
+        name for name in (field.name for field in dataclasses.fields(FunctionOptions)) if f"`{name}`" not in page
+    ] == []
+    keys_of_table = (ROOT / "docs/reference/configuration.md").read_text()
+    assert [name for name in FunctionTable.model_fields if f'`function."PATH".{name}' not in keys_of_table] == []

@@ -10,7 +10,7 @@ from durable_monty import LocalExecutor, OrchestratorService, Worker, init_db
 from durable_monty.config import Config
 from durable_monty.limits import Limit
 from durable_monty.models import CallStatus, ExecutionStatus
-from durable_monty.records import CallKind, CallRow, ExecutionRow, Turn, WorkflowRecord
+from durable_monty.records import CallKind, CallRow, Turn
 from support import functions
 from support import policy_functions as host
 from support.workers import DEADLINE_SECONDS, running
@@ -108,9 +108,8 @@ def test_waiting_makes_up_for_a_lower_priority(store):
 
 def fill(store, calls, policy=None):
     """An execution `e` with pending calls: due at, priority, limit key."""
-    workflow = WorkflowRecord("d", "n", "f", "s", (1,), "s", 1, {})
-    store.start(ExecutionRow("e", "d", ExecutionStatus.SCHEDULED, 0, "{}", created_at=0.0, wake_at=0.0), workflow, None)
-    store.claim("w", 1.0, 1)
+    OrchestratorService(store, Config()).start_execution("await add(1, 2)", [functions.add], execution_id="e")
+    store.claim("w", time.time(), 1)
     rows = [
         CallRow(
             number,

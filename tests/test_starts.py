@@ -83,6 +83,22 @@ def test_of_executions_with_one_singleton_key_one_lives(service):
     assert second != first
 
 
+def test_a_failed_execution_is_not_retried_beside_another_with_its_key(service):
+    failed = service.start_execution("await fail('ValueError', 'no')", [host.fail], singleton_key="report")
+    debounced = service.start_execution(
+        "await fail('ValueError', 'no')", [host.fail], debounce_key="save", delay_seconds=0.001
+    )
+    Worker(service).run(until_complete=True)
+    living = start(service, singleton_key="report")
+    with pytest.raises(ExecutionConflict, match=f"'{living}' with the same singleton key 'report' lives"):
+        service.retry(failed)
+    assert service.get_execution(failed)["status"] == "failed"
+    start(service, debounce_key="save", delay_seconds=3600)
+    service.retry(debounced)
+    service.cancel(living)
+    service.retry(failed)
+
+
 def test_starters_that_race_for_a_key_end_with_one_execution(database_url):
     services = [OrchestratorService(init_db(database_url, synchronous="NORMAL"), Config()) for _ in range(4)]
     start(services[0], code="await add(n, 2)")

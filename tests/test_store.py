@@ -288,3 +288,27 @@ def test_a_database_that_cannot_be_opened_is_named_with_what_to_do(url, error, w
         init_db(url)
     assert words in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_attempts_that_were_not_accepted_are_put_back_together(store):
+    """Several calls of one batch in one statement."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(3)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "t0", ("e", 1, 1): "t1"})
+    assert [row.token for row in store.calls("e")] == ["t0", "t1", None]
+    store.put_back([("e", number, 1) for number in range(3)], NOW)
+    assert [(row.status, row.due_at) for row in store.calls("e")] == [("pending", NOW)] * 3
+
+
+def test_an_outcome_takes_the_times_of_its_call_away(store):
+    """Calls that have ended must not be looked at for ever."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, expires_at=NOW) for number in range(2)])], [], NOW)
+    assert store.times.next_at() == NOW
+    store.commit("w", [settlement("e", 0)], [], [], NOW)
+    ended = Turn("e", 1, ExecutionStatus.FAILED, error="no", cancelled=[1], at=NOW)
+    store.commit("w", [], [ended], [], NOW)
+    assert store.times.next_at() is None
+    assert store.times.overdue("w", NOW + 1, 10) == []

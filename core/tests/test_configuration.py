@@ -100,9 +100,9 @@ def test_the_error_about_a_secret_does_not_show_it(tmp_path):
     assert "hunter2" not in found
 
 
-def test_an_executor_that_is_known_and_not_installed_says_what_to_install(tmp_path):
-    found = message(tmp_path, 'executor = "lambda"')
-    assert "pip install durable-monty-lambda" in found
+def test_an_executor_that_is_not_installed_says_what_to_install(tmp_path):
+    found = message(tmp_path, 'executor = "nomad"')
+    assert "pip install durable-monty-nomad" in found
     assert "installed: " in found
 
 

@@ -134,3 +134,10 @@ def slowly(path: str, text: str | int) -> str:
     note.__wrapped__(path, str(text))
     time.sleep(0.5)
     return str(text)
+
+
+@function(retry=Retry(attempts=2, first_delay_seconds=0.01))
+def always_fails_once() -> int:
+    if current_call().attempt == 1:
+        raise ValueError("the first attempt fails")
+    return current_call().attempt

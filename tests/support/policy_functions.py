@@ -65,7 +65,7 @@ def endless(release: str) -> None:
     hang_until(release)
 
 
-@function(timeout_seconds=0.3, retry=Retry(attempts=2, first_delay_seconds=0.01))
+@function(timeout_seconds=0.5, retry=Retry(attempts=3, first_delay_seconds=0.01))
 def slow_at_first(path: str, release: str) -> int:
     attempt = current_call().attempt
     note(path, str(attempt))
@@ -97,7 +97,7 @@ async def climbing_async(path: str) -> list[int]:
     return [call.attempt, call.progress["done"] if call.progress else 0]
 
 
-@function(heartbeat_seconds=1)
+@function(heartbeat_seconds=2)
 def steady(steps: int) -> int:
     """Runs for longer than it may be silent, and is not."""
     for step in range(steps):
@@ -202,7 +202,7 @@ def write_and_commit(name: str) -> None:
     current_call().connection.commit()
 
 
-@function(retry=Retry(attempts=2, first_delay_seconds=0.01), timeout_seconds=0.3)
+@function(retry=Retry(attempts=5, first_delay_seconds=0.01), timeout_seconds=0.5)
 def write_late(name: str, path: str, release: str) -> str:
     """The first attempt takes too long, and ends after the second."""
     call = current_call()

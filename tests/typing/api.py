@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from durable_monty import (
+    AsyncOrchestratorService,
     Call,
     Executor,
     Failure,
@@ -36,7 +37,10 @@ async def total(start: int, urls: list[str]) -> int:
     assert_type(index, int)
     assert_type(await flow.settle(fetch(urls[0])), list[Any])
     result: int = await add(start, len(pages))
-    return result
+    again: int = await flow.options(add, timeout_seconds=5, retry={"attempts": 2})(start, 1)
+    await flow.options(add)("1", 2)  # type: ignore[arg-type]  # the arguments are checked as without options
+    flow.options(add, timeout=5)  # type: ignore[call-arg]  # there is no such option
+    return result + again
 
 
 async def unit_test() -> None:
@@ -47,8 +51,9 @@ async def unit_test() -> None:
 function(retries=3)  # type: ignore[call-overload]  # there is no such option
 
 
-@function
+@function(heartbeat_seconds=5, concurrency=2, rate="5/s", key=lambda: "k", total_timeout_seconds=60)
 def about_itself() -> str:
+    current_call().heartbeat({"done": 1})
     assert_type(current_call().attempt, int)
     return current_call().idempotency_key
 
@@ -74,3 +79,14 @@ def main() -> None:
         service.fail_call(execution_id, 0, Failure("lost", "Lost", "gone"))
         Failure("broken", "Broken", "no such kind")  # type: ignore[arg-type]
         add("1", "2")  # type: ignore[arg-type]  # the parameters of a host function are checked
+
+
+async def in_a_web_application() -> None:
+    async with AsyncOrchestratorService("sqlite:///a.db", threads=2) as service:
+        execution_id = await service.start_execution(total, inputs={}, id_reuse="return", tags={"a": "b"})
+        assert_type(execution_id, str)
+        assert_type(await service.wait(execution_id, timeout_seconds=1.5), dict[str, Any])
+        assert_type(await service.backfill("nightly", 0.0, 1.0), list[str])
+        await service.start_execution(total, id_reuse="again")  # type: ignore[arg-type]  # there is no such rule
+        await service.cancel(execution_id, reason=5)  # type: ignore[arg-type]  # parameters are checked
+        await service.get_result()  # type: ignore[call-arg]  # so is what is missing

@@ -6,15 +6,17 @@ executor that keeps failing is left alone for a while without holding up the oth
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
+from durable_monty.errors import StoreError
 from durable_monty.executors import Executors
 from durable_monty.expiry import begun
 from durable_monty.jobs import OpenJobs, job_id
@@ -85,13 +87,26 @@ class Dispatcher:
         self._limited_after: dict[str, str] = {}
         self._odd = False
         self._to_complete: dict[str, dict[str, tuple[Job, int]]] = defaultdict(dict)
+        self._owed: deque[Callable[[], None]] = deque()
 
     def capacity(self) -> dict[str, int]:
         """How many more calls each executor in use takes now."""
         return {executor.name: self._room(executor) for executor in self._executors.loaded}
 
+    def pay(self) -> None:
+        """Write what could not be written when it was to be.
+
+        Raises:
+            StoreError: The database still does not answer; nothing is forgotten.
+        """
+        while self._owed:
+            self._owed[0]()
+            self._owed.popleft()
+
     def submit(self, calls: Iterable[DueCall]) -> float | None:
         """Hand over calls that are durable as `submitting`.
+
+        What their executors answer is written at once, or by `pay` if the database does not answer.
 
         Returns:
             When calls that went back to `pending` are due again; None if there are none.
@@ -147,8 +162,20 @@ class Dispatcher:
         return calls
 
     def give_back(self, calls: Sequence[DueCall]) -> None:
-        """Make calls `pending` again that will not be finished here, without counting an attempt."""
+        """Make calls `pending` again that will not be finished here, without counting an attempt.
+
+        Raises:
+            StoreError: The database does not answer.
+        """
         self._put_back(calls, self._clock())
+        self.pay()
+
+    def give_back_unknown(self, calls: Iterable[DueCall]) -> None:
+        """As `give_back`, for those that the database says are this worker's and that it never handed over.
+
+        A transaction whose answer was lost may have claimed or announced them.
+        """
+        self.give_back([due for due in calls if self._jobs.get(job_id(due)) is None])
 
     def resume(self, calls: Iterable[DueCall]) -> None:
         """Take on jobs of a worker that is gone.
@@ -258,9 +285,13 @@ class Dispatcher:
                 log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
             elif isinstance(answer, Accepted):
                 accepted.append(due)
-                if answer.token is not None:
-                    self._jobs.set_token(answer.job_id, answer.token)
-                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = answer.token
+                token = answer.token
+                if token is None and executor.capabilities.pushes and executor.capabilities.survives_restart:
+                    # Nobody can be asked about it later: that it was accepted must be known after a restart.
+                    token = ""
+                if token is not None:
+                    self._jobs.set_token(answer.job_id, token)
+                    tokens[due.execution_id, due.row.call_id, due.row.attempt] = token
             elif answer.retry_after_seconds is None:
                 failure = Failure("refused", "Refused", answer.reason)
                 self._deliver(executor.name, [Outcome(answer.job_id, failure=failure)])
@@ -272,7 +303,7 @@ class Dispatcher:
             )
             again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
         if tokens:
-            self._store.store_tokens(tokens)
+            self._owe(lambda: self._store.store_tokens(tokens))
         if self._watch is not None:
             self._watch.submitted(accepted, self._clock())
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
@@ -283,7 +314,8 @@ class Dispatcher:
             return
         at = self._clock() + executor.capabilities.start_delay_seconds
         limited = [due for due in batch if due.row.timeout_seconds is not None]
-        self._store.times.arm([(due, begun(due.row, at, self._grace_seconds)) for due in limited])
+        times = [(due, begun(due.row, at, self._grace_seconds)) for due in limited]
+        self._owe(lambda: self._store.times.arm(times))
 
     def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
         """Whether the executor can run the call at all; one that it cannot is refused."""
@@ -328,8 +360,15 @@ class Dispatcher:
         if not calls:
             return None
         self._jobs.remove(job_id(due) for due in calls)
-        self._store.put_back([(due.execution_id, due.row.call_id, due.row.attempt) for due in calls], due_at)
+        keys = [(due.execution_id, due.row.call_id, due.row.attempt) for due in calls]
+        self._owe(lambda: self._store.put_back(keys, due_at))
         return due_at
+
+    def _owe(self, write: Callable[[], None]) -> None:
+        """Write now or later: what an executor has done or refused cannot be undone, and others wait behind it."""
+        self._owed.append(write)
+        with contextlib.suppress(StoreError):
+            self.pay()
 
     def _find(self, executor: LoadedExecutor, calls: Sequence[DueCall]) -> None:
         """Ask about jobs that may never have arrived, where submitting them again could run them twice."""

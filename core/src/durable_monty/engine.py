@@ -146,7 +146,12 @@ class Engine:
                 self.watch.reattempted(attempts, late, self._held.get)
             for item in attempts:
                 held = self._held.get(item.execution_id)
-                if held is not None and job_id_of(item.execution_id, item.call_id, item.attempt) not in late:
+                if held is None:
+                    continue
+                if job_id_of(item.execution_id, item.call_id, item.attempt) in late:
+                    # The copy may be behind: the same news may have been recorded before, and its answer lost.
+                    self._held.drop(item.execution_id)
+                else:
                     held.reattempt(item)
 
     def release_all(self) -> None:

@@ -94,12 +94,14 @@ class Executors:
 
     def stop(self, grace_seconds: float) -> None:
         """Stop all of them."""
-        for executor in self._loaded.values():
+        # One whose start failed may hold what it had opened by then.
+        for executor in (*self._loaded.values(), *(waiting for waiting, _, _ in self._waiting.values())):
             try:
                 executor.stop(grace_seconds)
             except Exception as error:
                 log.warning("stopping an executor failed", extra={"executor": executor.name}, exc_info=error)
         self._loaded.clear()
+        self._waiting.clear()
 
     def _start(self, executor: LoadedExecutor, failures: int) -> LoadedExecutor | None:
         name = executor.name

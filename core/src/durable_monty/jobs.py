@@ -28,7 +28,7 @@ class OpenJob:
     @property
     def job(self) -> Job:
         """As the executor's hooks take it."""
-        return Job(job_id(self.due), self.token)
+        return Job(job_id(self.due), self.token or None)
 
 
 def job_id(due: DueCall) -> str:

@@ -81,7 +81,7 @@ def limit_key(call: CallRow, policy: CallPolicy) -> str:
 
 
 def _key(call: CallRow, name: str) -> Any:
-    key = find_predicate(call.function, name)
+    key = find_predicate(call.function, name, lambda own: own.key)
     args, kwargs = codec.loads(call.arguments)
     function = functions.resolve(call.function)
     args, kwargs = convert.bind(function.__wrapped__, args, kwargs)

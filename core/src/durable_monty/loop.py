@@ -97,6 +97,8 @@ class Loop:
         self._backlog: set[str] = set()
         self._close_children_at = 0.0
         self._failures = 0
+        # Whether a transaction may have happened whose answer was lost.
+        self._is_unsure = False
         # A default executor that cannot be had is an error at once, not a warning at the first call.
         if executor is None:
             self._executors.load(default_name)
@@ -116,7 +118,11 @@ class Loop:
         self._rings_seen = self._runtime.bell.rings
         arrivals: list[Arrival] = []
         try:
+            self._dispatcher.pay()
             self._runtime.lease.renew()
+            if self._is_unsure:
+                self._dispatcher.give_back_unknown(self._runtime.store.jobs_of(self._runtime.lease.worker))
+                self._is_unsure = False
             taken_over = self._runtime.lease.take_over()
             if taken_over:
                 log.info("took over jobs of a worker that is gone", extra={"jobs": len(taken_over)})
@@ -287,7 +293,7 @@ class Loop:
             runtime.engine.close_children()
             self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
         self._look_at = now if is_busy else now + self._poll_interval_seconds
-        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at()):
+        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
             if time is not None and time > now:
                 self._look_no_later_than(time)
         self.checkpoints += 1
@@ -326,5 +332,6 @@ class Loop:
             log.warning("the database does not answer, trying again: %s", error)
         pause = backoff_seconds(self._failures, _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
         self._failures += 1
+        self._is_unsure = True
         self._look_at = self._runtime.clock() + pause
         self._rings_seen = self._runtime.bell.rings

@@ -256,11 +256,12 @@ class ObserverSpec:
     def calls_submitted(self, calls: Sequence[CallSubmitted]) -> None:
         """Executors have accepted these attempts.
 
-        Called: in the observers' thread, after `submit` has answered and tokens are stored. Not for an attempt that was
+        Called: in the observers' thread, after `submit` has answered. Not for an attempt that was
             refused.
         Called again: for the same attempt if it is submitted again, because an executor gave it back or because
             its worker died before the answer was known; `job_id` is the same.
-        Durable by then: the call, its arguments, the snapshot that announced it, and the token.
+        Durable by then: the call, its arguments, the snapshot that announced it, and the token, unless the database does
+            not answer just then.
         """
 
     @hookspec

@@ -24,7 +24,9 @@ def is_wanted(function: str, when: str | None, failure: Failure) -> bool:
     if when is None:
         return True
     try:
-        return bool(find_predicate(function, when)(failure))
+        return bool(
+            find_predicate(function, when, lambda own: own.retry.when if own.retry is not None else None)(failure)
+        )
     except Exception as error:
         log.warning(
             "the predicate of a retry cannot be asked, no attempt follows: %s",
@@ -35,8 +37,14 @@ def is_wanted(function: str, when: str | None, failure: Failure) -> bool:
         return False
 
 
-def find_predicate(function: str, name: str) -> Callable[..., Any]:
+def find_predicate(
+    function: str, name: str, own: Callable[[FunctionOptions], Callable[..., Any] | str | None]
+) -> Callable[..., Any]:
     """The predicate or key function of this name that belongs to a host function.
+
+    Args:
+        own: Takes it out of what the host function's decorator says. By its name alone it could not be told from
+            another: every lambda of a decorator has the same.
 
     Raises:
         FunctionError: The host function is not registered here and cannot be, or the name is neither its own nor
@@ -48,9 +56,9 @@ def find_predicate(function: str, name: str) -> Callable[..., Any]:
         if "<" in name:
             raise
         options = FunctionOptions()
-    for own in (options.retry.when if options.retry is not None else None, options.key):
-        if own is not None and stored_name(own) == name:
-            return functions.get_function(own) if isinstance(own, str) else own
+    declared = own(options)
+    if declared is not None and stored_name(declared) == name:
+        return functions.get_function(declared) if isinstance(declared, str) else declared
     if "<" in name:
         raise FunctionError(
             f"looking for {name!r} of the function {function!r}: it has no name of its own, and the function does not "

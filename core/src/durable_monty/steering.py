@@ -67,7 +67,7 @@ class Steering:
 
         Raises:
             ExecutionNotFound: No execution has this id.
-            ExecutionConflict: It has not failed.
+            ExecutionConflict: It has not failed, or another one with its singleton key lives.
         """
         before = self.runtime.store.steering.retry(execution_id, self.runtime.clock())
         if before.status is not ExecutionStatus.FAILED:

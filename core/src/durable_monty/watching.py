@@ -5,6 +5,7 @@ There is a watch only where there is an observer; without one its users hold Non
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from durable_monty.errors import StoreError
@@ -33,6 +34,8 @@ from durable_monty.records import (
 )
 from durable_monty.store import Store, read_failure
 
+log = logging.getLogger(__name__)
+
 
 class Watch:
     """Tells observers of one worker what it has made durable. Safe to use from several threads."""
@@ -46,19 +49,12 @@ class Watch:
         self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], result: CommitResult
     ) -> None:
         """A transaction of the engine; called before what is held is brought in line with it."""
-        held = {item.row.id: item for item in touched}
-        events: list[Event] = []
-        for outcome in settlements:
-            is_ignored = job_id_of(outcome.execution_id, outcome.call_id, outcome.attempt) in result.ignored
-            settled = self._late(outcome) if is_ignored else self._settled(held.get(outcome.execution_id), outcome)
-            if settled is not None:
-                events.append(settled)
-        for item in held.values():
-            if item.row.id not in result.stale:
-                events += self._ended_elsewhere(item)
-        for turn in turns:
-            if turn.execution_id not in result.stale:
-                events += _of_turn(held[turn.execution_id], turn)
+        try:
+            events = self._of_commit(settlements, turns, touched, result)
+        except Exception:
+            # The transaction has happened: what is wrong here must not keep its engine from going on.
+            log.exception("observers are not told of a transaction")
+            return
         self._observers.tell(_in_order(events))
 
     def reattempted(
@@ -119,6 +115,24 @@ class Watch:
                 for due in calls
             ]
         )
+
+    def _of_commit(
+        self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], result: CommitResult
+    ) -> list[Event]:
+        held = {item.row.id: item for item in touched}
+        events: list[Event] = []
+        for outcome in settlements:
+            is_ignored = job_id_of(outcome.execution_id, outcome.call_id, outcome.attempt) in result.ignored
+            settled = self._late(outcome) if is_ignored else self._settled(held.get(outcome.execution_id), outcome)
+            if settled is not None:
+                events.append(settled)
+        for item in held.values():
+            if item.row.id not in result.stale:
+                events += self._ended_elsewhere(item)
+        for turn in turns:
+            if turn.execution_id not in result.stale:
+                events += _of_turn(held[turn.execution_id], turn)
+        return events
 
     def _settled(self, held: Held | None, item: Settlement) -> CallSettled | None:
         row = self._row(held, item.execution_id, item.call_id, item.attempt)

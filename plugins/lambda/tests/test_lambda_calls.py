@@ -100,10 +100,13 @@ def test_another_handler_that_answers_something_else_is_named(deploy, runner, ca
 
 
 def test_an_event_that_was_too_old_is_unavailable_and_never_ran(deploy, runner, call, invoke_config, tmp_path):
-    deploy(concurrency=1, invoke_config={**invoke_config, "MaximumEventAgeInSeconds": 0.3})
-    first = call("support.functions.sleep", 0.8)
+    deployed = deploy(concurrency=1)
+    first = call("support.functions.sleep", 0.3)
     second = call("support.functions.note", str(tmp_path / "ran"), "ran")
-    runner.submit(first, second)
+    runner.submit(first)
+    eventually(lambda: deployed.sandboxes[0]._current)
+    invoke_config["MaximumEventAgeInSeconds"] = 0
+    runner.submit(second)
     outcomes = runner.collect(2)
     assert outcomes[second.job_id].failure.kind == "unavailable"
     assert not (tmp_path / "ran").exists()
@@ -148,6 +151,22 @@ def test_a_record_that_nobody_completed_comes_again(deploy, make_executor, run_w
     assert remote.read_reply(second.collect()["e-0-1"].reply).value == 5
 
 
+def test_a_job_whose_record_waits_in_the_queue_is_not_lost_however_old_it_is(deploy, make_executor, run_with, call):
+    """No worker ran for hours, and the last one had read the record before it died."""
+    deploy()
+    first = run_with(make_executor(visibility_timeout_seconds=2))
+    first.submit(call("support.functions.add", 2, 3, job_id="e-0-1"))
+    first.collect(completes=False)
+    second = run_with(make_executor(visibility_timeout_seconds=2, lost_after_seconds=0.01))
+    second.jobs = {
+        "e-0-1": Job("e-0-1", "1000000000 old-and-done"),
+        "e-1-1": Job("e-1-1", "1000000000 old-and-gone"),
+    }
+    outcomes = second.collect(2)
+    assert remote.read_reply(outcomes["e-0-1"].reply).value == 5
+    assert outcomes["e-1-1"].failure.kind == "lost"
+
+
 def test_the_newest_receipt_of_a_record_deletes_it(deploy, make_executor, run_with, call, sqs, queue_url):
     deploy()
     runner = run_with(make_executor(visibility_timeout_seconds=1))
@@ -168,15 +187,16 @@ def test_messages_that_are_not_ours_stay_and_are_told_once(
         "hello",
         "{}",
         json.dumps({"requestPayload": {"job_id": "x"}, "requestContext": {"condition": "Success"}}),
+        json.dumps({"requestPayload": {"job_id": "e-0-1"}, "requestContext": "Success", "responseContext": [1]}),
     ):
         sqs.send_message(QueueUrl=queue_url, MessageBody=body)
     assert runner.run(call("support.functions.add", 1, 1)).value == 2
-    eventually(lambda: runner.poll(1) or len(caplog.records) >= 3)
+    eventually(lambda: runner.poll(1) or len(caplog.records) >= 4)
     runner.poll(1)
     runner.poll(1)
     told = [record for record in caplog.records if "no record of ours" in record.message]
-    assert len(told) == 3
-    assert sum(messages(sqs, queue_url)) == 3
+    assert len(told) == 4
+    assert sum(messages(sqs, queue_url)) == 4
 
 
 def test_throttled_calls_are_asked_again_when_lambda_says(deploy, service, runner, call):

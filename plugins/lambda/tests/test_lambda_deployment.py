@@ -79,6 +79,17 @@ def test_the_handler_runs_no_function_that_is_not_registered_whatever_the_event(
         handler({"Records": []}, None)
 
 
+def test_the_handler_takes_events_without_an_envelope():
+    """As the first documentation of this project showed them; ids may come along."""
+    from durable_monty_lambda import handler
+
+    ids = {"execution_id": "e", "call_id": 0}
+    assert handler({"function_name": "support.functions.add", "args": [1, 2], **ids}, None) == {"result": 3}
+    assert handler({"function_name": "support.functions.nap", "args": [0.01, 5]}, None) == {"result": 5}
+    with pytest.raises(ValueError, match=r"^no$"):
+        handler({"function_name": "support.functions.fail", "args": ["ValueError", "no"]}, None)
+
+
 def test_an_event_without_a_signature_runs_nothing_where_a_key_is_set(monkeypatch):
     from durable_monty.errors import SignatureMismatch
     from durable_monty_lambda import handler

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from durable_monty import Worker
 from durable_monty.models import Accepted, Job
 from durable_monty_lambda.invoking import execution_name
 from support.lambda_service import Fault, LambdaService
 from support.servers import free_port
-from support.workers import eventually
+from support.workers import eventually, running
 
 # Nothing in here depends on the interpreter.
 pytestmark = pytest.mark.slow
@@ -163,3 +164,18 @@ def test_a_sandbox_that_is_killed_fails_no_job_for_good(deployed, runner, call):
     eventually(lambda: any(sandbox.kill() for sandbox in deployed.sandboxes))
     ended = runner.outcome(wanted)
     assert getattr(ended, "value", None) == 1.0 or failure(ended).kind == "lost"
+
+
+def test_an_execution_runs_on_durable_functions_and_its_cancel_stops_them(deployed, make_executor, lite_service):
+    executor = make_executor(durable=True, results_queue_url=None, durable_poll_seconds=0.1)
+    quick = lite_service.start_execution("await add(1, 2)", ["support.functions.add"])
+    slow = lite_service.start_execution("await sleep(60)", ["support.functions.sleep"])
+    with running(Worker(lite_service, executor)):
+        assert lite_service.wait(quick, 30)["output"] == 3
+        eventually(lambda: any(sandbox._current for sandbox in deployed.sandboxes))
+        (call,) = lite_service.runtime.store.calls(slow)
+        lite_service.cancel(slow)
+        assert lite_service.wait(slow, 30)["status"] == "cancelled"
+        arn = call.token.split()[1]
+        read = executor._clients.functions.get_durable_execution
+        eventually(lambda: read(DurableExecutionArn=arn)["Status"] == "STOPPED")

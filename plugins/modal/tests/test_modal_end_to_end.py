@@ -191,6 +191,7 @@ def test_the_real_modal_deploy_takes_the_app_and_its_functions_then_run_calls(mo
         assert ran == [server.plane.functions["shop", name].id for name in ("run", "run-timeout-2-0455d177", rendering)]
 
 
+@pytest.mark.slow
 def test_a_function_that_the_app_does_not_allow_is_refused_there(monkeypatch, tmp_path):
     with ModalServer() as server:
         use(monkeypatch, server)
@@ -223,6 +224,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_how_to_leads_to_a_finished_execution(monkeypatch, tmp_path):
     """Its files and its commands, in its order; only the account is another one."""
     shop, app, *_ = blocks("python")

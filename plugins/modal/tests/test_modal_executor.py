@@ -271,6 +271,26 @@ def test_a_server_that_is_away_does_not_keep_the_worker_waiting(own_server, exec
     eventually(lambda: not refuses(executor, call("add", 1, 2, number=2)))
 
 
+def test_a_server_that_takes_requests_and_answers_none_is_waited_for_once(own_server, executor, monkeypatch):
+    """One hand-over of many calls is many batches; each of them waiting would cost the worker its lease."""
+    monkeypatch.setattr("durable_monty_modal.executor.CONNECT_SECONDS", 0.2)
+    own_server.plane.is_mute = True
+    for number in range(3):
+        with pytest.raises(Unreachable):
+            executor.submit([call("add", 1, 2, number=number)])
+    eventually(lambda: own_server.plane.rpcs["ClientHello"])
+    assert own_server.plane.rpcs["ClientHello"] == 1
+    assert own_server.plane.started == 0
+
+
+def test_an_executor_is_used_again_after_it_was_stopped(server, executor):
+    """By the next worker of a script."""
+    assert value_of(executor, call("add", 1, 2)) == 3
+    executor.stop(0)
+    executor.stop(0)
+    assert value_of(executor, call("add", 1, 3)) == 4
+
+
 def refuses(executor, *calls):
     try:
         (answer,) = executor.submit(calls)

@@ -56,13 +56,14 @@ def silence():
 
 
 @pytest.mark.parametrize("away", [nobody, pytest.param(silence, marks=pytest.mark.slow)])
-def test_a_worker_whose_redis_is_away_says_so_at_once_and_keeps_trying(tmp_path, away):
+def test_a_worker_whose_redis_is_away_says_so_at_once_and_keeps_trying(tmp_path, request, away):
     """Connecting and the first answer may take 3 s each; then it is told of, and the worker goes on."""
     with away() as url:
         environment = command_line(url, tmp_path)
         service = OrchestratorService(init_db(f"sqlite:///{tmp_path}/a.db"), Config())
         execution_id = service.start_execution("await add(1, 2)", [host.add], execution_id="waits", check=False)
         process = subprocess.Popen([SCRIPTS / "durable-monty", "worker"], env=environment, stderr=subprocess.PIPE)
+        request.addfinalizer(process.kill)
         assert select.select([process.stderr], [], [], 30)[0], "it has not said anything"
         line = process.stderr.readline().decode()
         assert "WARNING" in line

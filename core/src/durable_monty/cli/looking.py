@@ -104,6 +104,7 @@ def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | No
         return
     _print_head(row, workflow, described["tags"])
     _print_calls(calls, show_all=show_all)
+    _print_open(calls)
     _print_failures(failures)
     _print_source(workflow, set(waiting))
     if row.error:
@@ -179,6 +180,13 @@ def _as_json(
                 "status": call.status.value,
                 "attempts": call.attempt,
                 "executor": call.executor,
+                "queue": call.queue,
+                "priority": call.priority,
+                "timeout_seconds": call.timeout_seconds,
+                "policy": dict(call.policy or {}),
+                "limit_key": call.limit_key,
+                "expires_at": call.expires_at,
+                "progress": None if call.progress is None else json.loads(call.progress),
                 "line": call.line or None,
                 "created_at": call.created_at,
                 "ended_at": call.ended_at,
@@ -236,6 +244,25 @@ def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
         for call in shown
     ]
     print_table(("call", "line", "function", "arguments", "status", "attempt", "executor", "made", "took"), rows)
+
+
+def _print_open(calls: Sequence[CallRow]) -> None:
+    """What there is to say about calls that are open: how far they are, what they wait for, what was asked for them."""
+    lines = []
+    for call in calls:
+        if call.status.is_terminal:
+            continue
+        if call.progress is not None:
+            lines.append(f"call {call.call_id} reported {_short(call.progress)}")
+        if call.status.value == "pending" and call.limit_key is not None:
+            lines.append(f"call {call.call_id} waits for its limit, {_short(call.limit_key)}")
+        if call.expires_at is not None:
+            lines.append(f"call {call.call_id} is looked at again at {shown_time(call.expires_at)}")
+        if call.policy:
+            wanted = ", ".join(f"{name}={value}" for name, value in call.policy.items() if name != "retry")
+            lines += [f"call {call.call_id} has {wanted}"] if wanted else []
+    if lines:
+        click.echo("\n" + "\n".join(lines[-2 * _SHOWN_CALLS :]))
 
 
 def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
+from durable_monty.errors import ExecutionConflict
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import CallKind, ExecutionRow
 from durable_monty.store import signals
@@ -96,10 +97,12 @@ class Steering:
 
         Raises:
             ExecutionNotFound: No execution has this id.
+            ExecutionConflict: Another one with its singleton key lives.
         """
         with self._connections.write() as connection:
             row = self._find(connection, execution_id, is_locked=True)
             if row.status is ExecutionStatus.FAILED:
+                _require_free_key(connection, row)
                 _retry(connection, row, now)
                 tell(connection)
             return row
@@ -169,6 +172,18 @@ def _resume(connection: Connection, row: ExecutionRow, now: float) -> None:
     )
 
 
+def _require_free_key(connection: Connection, row: ExecutionRow) -> None:
+    if row.singleton_key is None:
+        return
+    same = select(executions.c.id).where(executions.c.singleton_key == row.singleton_key)
+    living = connection.scalar(same.where(executions.c.status.in_(_ALIVE)))
+    if living is not None:
+        raise ExecutionConflict(
+            f"retrying execution {row.id!r}: {living!r} with the same singleton key {row.singleton_key!r} lives; wait "
+            "for its end, or cancel it"
+        )
+
+
 def _retry(connection: Connection, row: ExecutionRow, now: float) -> None:
     """Let a failed execution, whose row is locked, go on from its last snapshot: its last turn has not happened.
 
@@ -199,6 +214,8 @@ def _retry(connection: Connection, row: ExecutionRow, now: float) -> None:
             error=None,
             last_turn=None,
             crashes=0,
+            # It has begun: a later start with the key is another execution.
+            debounce_key=None,
             deadline_at=None,
             cancel_deadline_at=None,
             cancel_reason=None,

@@ -372,6 +372,12 @@ class Store:
             rows = connection.execute(select(workers)).all()
         return [(WorkerIdentity(row.id, row.host, row.pid, row.process_started), row.lease_until) for row in rows]
 
+    def jobs_of(self, worker: str) -> list[DueCall]:
+        """The calls that this worker has handed to executors, or is about to, as far as the database knows."""
+        query = select(calls).where(calls.c.worker == worker, calls.c.status.in_(_AT_EXECUTOR))
+        with self._connections.read() as connection:
+            return [_due_call(row) for row in connection.execute(query).mappings()]
+
     def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
         """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import bindparam, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, func, or_, select, text, tuple_, update
 
 from durable_monty.models import CallStatus
 from durable_monty.records import CallRow, CallTimes, DueCall, HeardBeat
@@ -19,19 +19,20 @@ _THIS_ATTEMPT = (
     & (calls.c.call_id == bindparam("of_call"))
     & (calls.c.attempt == bindparam("of_attempt"))
 )
+# Spelt out: a list of parameters cannot be expanded in a statement that is run for many rows.
+_IS_AT_EXECUTOR = text("status IN ('submitting', 'submitted')")
+_IS_OPEN = text("status IN ('pending', 'submitting', 'submitted')")
 _BEAT = (
     update(calls)
-    .where(_THIS_ATTEMPT, calls.c.status.in_(_AT_EXECUTOR))
+    .where(_THIS_ATTEMPT, _IS_AT_EXECUTOR)
     .values(due_at=bindparam("ends_at"), expires_at=bindparam("look_at"), progress=bindparam("reported"))
 )
 _ARM = (
     update(calls)
-    .where(_THIS_ATTEMPT, calls.c.status.in_(_AT_EXECUTOR))
+    .where(_THIS_ATTEMPT, _IS_AT_EXECUTOR)
     .values(due_at=bindparam("ends_at"), expires_at=bindparam("look_at"))
 )
-_POSTPONE = (
-    update(calls).where(_THIS_ATTEMPT, calls.c.status.in_(OPEN_STATUSES)).values(expires_at=bindparam("look_at"))
-)
+_POSTPONE = update(calls).where(_THIS_ATTEMPT, _IS_OPEN).values(expires_at=bindparam("look_at"))
 
 
 class Times:
@@ -102,11 +103,11 @@ class Times:
             with self._connections.write() as connection:
                 connection.execute(_POSTPONE, rows)
 
-    def next_at(self) -> float | None:
-        """The earliest time at which a call is to be looked at; None: no call has one."""
+    def next_at(self, now: float = 0.0) -> float | None:
+        """The earliest time after `now` at which a call is to be looked at; None: no call has one."""
         with self._connections.read() as connection:
             found: float | None = connection.scalar(
-                select(func.min(calls.c.expires_at)).where(calls.c.expires_at.isnot(None))
+                select(func.min(calls.c.expires_at)).where(calls.c.expires_at > now)
             )
             return found
 

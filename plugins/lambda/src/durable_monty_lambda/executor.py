@@ -160,7 +160,8 @@ class Executor:
         for job in jobs:
             token = Token.read(job.token)
             sent_at = token.sent_at if token is not None else self._seen_at.setdefault(job.job_id, now)
-            if now - sent_at > lost_seconds:
+            overdue_at = sent_at + lost_seconds
+            if now > overdue_at and not self._results.may_hold(sent_at, overdue_at):
                 doubt = "" if token is None or token.name else ", and Lambda did not say that it took the event"
                 text = f"no record of it came within {lost_seconds:.0f} s{doubt}"
                 outcomes.append(Outcome(job.job_id, failure=Failure("lost", "Lost", text)))

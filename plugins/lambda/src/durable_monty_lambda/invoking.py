@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class Token:
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.sent_at:.0f} {self.name}"
+        return f"{math.ceil(self.sent_at)} {self.name}"
 
     @classmethod
     def read(cls, text: str | None) -> Token | None:

@@ -39,12 +39,12 @@ def read_record(body: str) -> Record | None:
         request, context = record["requestPayload"], record["requestContext"]
         job_id = str(request["job_id"])
         parse_job_id(job_id)
-        condition = str(context["condition"])
-    except (ValueError, KeyError, TypeError):
+        response = record.get("responseContext") or {}
+        end = _end(job_id, str(context["condition"]), response, record.get("responsePayload"))
+        return Record(job_id, end, Pointer.read(request.get("envelope_s3")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Whoever may write to the queue can write anything; nothing of it must keep the other records waiting.
         return None
-    response = record.get("responseContext") or {}
-    pointer = Pointer.read(request.get("envelope_s3"))
-    return Record(job_id, _end(job_id, condition, response, record.get("responsePayload")), pointer)
 
 
 def read_answer(job_id: str, answer: Any) -> bytes | Pointer | Failure:

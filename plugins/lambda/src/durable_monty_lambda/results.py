@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,8 @@ class Results:
         self._receipts: dict[str, dict[str, str]] = defaultdict(dict)
         self._objects: dict[str, set[Pointer]] = defaultdict(set)
         self._foreign: set[str] = set()
+        self._made_at = time.time()
+        self._caught_up_at = 0.0
 
     @property
     def unfinished(self) -> int:
@@ -58,14 +61,30 @@ class Results:
         with self._lock:
             return sum(len(receipts) for receipts in self._receipts.values())
 
+    def may_hold(self, sent_at: float, overdue_at: float) -> bool:
+        """Whether the record of a call may still be in the queue, although it is overdue.
+
+        It may until this process has caught up with the queue. The record of a call that was sent before this process
+        began may be hidden as well, because a worker that died had read it; the visibility timeout ends that.
+        """
+        if self._caught_up_at < overdue_at:
+            return True
+        return (
+            sent_at < self._made_at and self._caught_up_at < self._made_at + self._settings.visibility_timeout_seconds
+        )
+
     def read(self, wait_seconds: float) -> list[Outcome]:
         """The outcomes that have come; waits for the first.
 
         Raises:
             BotoCoreError, ClientError: SQS does not answer, or refuses.
         """
+        began_at = time.time()
         messages = self._receive(min(math.ceil(wait_seconds), _MAX_WAIT_SECONDS))
         full = len(messages) == BATCH
+        if not full and wait_seconds:
+            # A receive that waits asks every server of the queue.
+            self._caught_up_at = began_at
         while full and len(messages) < MAX_OUTCOMES:
             # Where ten were waiting there are more; waiting for them would only delay the others.
             rounds = list(self._pool.map(self._receive_now, range(RECEIVERS)))

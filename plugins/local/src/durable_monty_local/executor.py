@@ -115,11 +115,12 @@ class Executor:
         with self._lock:
             ending = self._settling.intersection(job_ids)
             self._open.difference_update(job_ids)
-            children = [self._children[job_id] for job_id in job_ids if job_id in self._children] if force else []
+            # Under the lock: a moment later the process may be at work on another call.
+            for job_id in job_ids if force else ():
+                if job_id in self._children:
+                    self._children[job_id].interrupt()
         if self._loop is not None:
             self._loop.cancel(job_ids)
-        for child in children:
-            child.interrupt()
         return {job_id: job_id not in ending for job_id in job_ids}
 
     @hookimpl

@@ -20,6 +20,9 @@ CONNECT_SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 """For so long after an answer the server is taken to be there."""
 
+_SILENT_SECONDS = 5.0
+"""For so long after nobody answered the next one does not wait: the batches of one hand-over follow each other."""
+
 
 class Unreachable(Exception):
     """Modal does not answer."""
@@ -35,6 +38,7 @@ class Connection:
         self._functions: dict[str, asyncio.Task[modal.Function[Any, Any, Any]]] = {}
         self._is_shared = False
         self._answered_at = -_FRESH_SECONDS
+        self._given_up_at = -_SILENT_SECONDS
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
     @property
@@ -54,10 +58,13 @@ class Connection:
             return
         if self._greeting is None or self._greeting.done():
             self._greeting = asyncio.create_task(self._greet())
+        elif time.monotonic() - self._given_up_at < _SILENT_SECONDS:
+            raise Unreachable(f"Modal at {self.where} does not answer")
         try:
             # Shielded: the next one who asks finds the attempt where this one has left it.
             await asyncio.wait_for(asyncio.shield(self._greeting), seconds)
         except TimeoutError as error:
+            self._given_up_at = time.monotonic()
             raise Unreachable(f"Modal at {self.where} does not answer") from error
         except AWAY as error:
             raise Unreachable(f"Modal at {self.where} does not answer: {error}") from error

@@ -73,6 +73,7 @@ class Executor:
         """Let go, also of a server that does not answer; calls at Modal go on."""
         connection, self._connection = self._connection, None
         self._background.stop(_close(connection))
+        self._starting.clear()
         self._is_started = False
 
     @hookimpl
