@@ -479,25 +479,14 @@ class Tracing:
         return {call.job_id: f"00-{'1' * 32}-{call.attempt:016x}-01" for call in calls if "trace" in call.function}
 
 
-def trace_context() -> str | None:
-    from durable_monty import current_call
-
-    return current_call().trace_context
-
-
-def untraced() -> str | None:
-    return trace_context()
-
-
 def test_a_trace_context_travels_to_the_function(lite_service):
-    functions = [trace_context, host.identity]
-    execution_id = lite_service.start_execution("await trace_context()", functions)
+    execution_id = lite_service.start_execution("await trace_context()", [host.trace_context])
     run(lite_service, Recorder(), Tracing())
     assert lite_service.get_result(execution_id) == f"00-{'1' * 32}-{1:016x}-01"
 
 
 def test_without_an_observer_that_gives_one_there_is_none(lite_service):
-    execution_id = lite_service.start_execution("await trace_context()", [trace_context])
+    execution_id = lite_service.start_execution("await trace_context()", [host.trace_context])
     run(lite_service, Recorder())
     assert lite_service.get_result(execution_id) is None
 

@@ -80,8 +80,3 @@ def current_parent() -> str:
 @function
 def refuse(secret: str) -> None:
     raise PermissionError(f"no {secret}")
-
-
-@function
-def carried() -> str | None:
-    return current_call().trace_context

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -266,7 +269,7 @@ def test_open_jobs_are_measured_while_a_worker_works(lite_service, rig):
 @pytest.mark.parametrize("kind", ["traces", "metrics"])
 def test_each_half_can_be_left_out(lite_service, kind):
     rig = Rig(**{kind: False})
-    execution_id = run(lite_service, rig, "await carried()", [tracing.carried])
+    execution_id = run(lite_service, rig, "await trace_context()", [host.trace_context])
     assert bool(rig.of(execution_id)) == (kind == "metrics")
     assert (lite_service.get_result(execution_id) is None) == (kind == "traces")
     assert bool(rig.points("durable_monty.executions.ended")) == (kind == "traces")
@@ -275,7 +278,9 @@ def test_each_half_can_be_left_out(lite_service, kind):
 def test_a_trace_is_sampled_as_a_whole_or_not_at_all(lite_service):
     service = lite_service
     rig = Rig(ParentBased(TraceIdRatioBased(0.5)))
-    ids = [service.start_execution("await carried()", [tracing.carried], execution_id=f"e{n}") for n in range(30)]
+    ids = [
+        service.start_execution("await trace_context()", [host.trace_context], execution_id=f"e{n}") for n in range(30)
+    ]
     Worker(service, observers=[rig.observer]).run(until_complete=True)
     sampled = {execution_id for execution_id in ids if rig.of(execution_id)}
     assert 0 < len(sampled) < 30
@@ -303,6 +308,28 @@ def test_spans_of_others_have_ids_of_their_own(rig):
 def test_traces_of_two_namespaces_are_different():
     assert Ids("staging").trace("order-1") != Ids("production").trace("order-1")
     assert Ids("staging").trace("order-1") == Ids("staging").trace("order-1")
+
+
+def test_a_worker_of_the_command_line_uses_it_and_says_that_nothing_is_set_up(tmp_path):
+    (tmp_path / "durable-monty.toml").write_text('observe = ["otel"]\n[observers.otel]\nmetrics = false\n')
+    (tmp_path / "shop.py").write_text(
+        "from durable_monty import current_call, function, workflow\n"
+        "@function\ndef context() -> str | None:\n    return current_call().trace_context\n"
+        "@workflow\nasync def order() -> str | None:\n    return await context()\n"
+    )
+    script = Path(sys.executable).parent / "durable-monty"
+    arguments = [script, "run", "shop.py", "--id", "order-1"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.startswith(f'"00-{Ids().trace("order-1"):032x}-')
+    assert "OpenTelemetry is not set up in this process" in done.stderr
+
+
+def test_functions_need_the_api_of_opentelemetry_and_nothing_else():
+    code = "from durable_monty_otel import traced; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "opentelemetry.trace" in loaded
+    assert not loaded & {"opentelemetry.sdk", "pydantic", "pluggy", "sqlalchemy", "stevedore"}
 
 
 def test_ids_never_change():
