@@ -305,6 +305,13 @@ def test_spans_of_others_have_ids_of_their_own(rig):
     assert len(ids) == 3
 
 
+def test_two_observers_of_one_provider_make_the_same_traces(rig):
+    second = Observer(tracer_provider=rig.provider, meter_provider=NoOpMeterProvider())
+    for observer, execution_id in ((rig.observer, "e"), (second, "f"), (rig.observer, "g")):
+        observer.executions_ended([ExecutionEnded(execution_id, "w", 90.0, ExecutionStatus.COMPLETED, 80.0)])
+        assert [span.context.span_id for span in rig.of(execution_id)] == [Ids().execution(execution_id)]
+
+
 def test_traces_of_two_namespaces_are_different():
     assert Ids("staging").trace("order-1") != Ids("production").trace("order-1")
     assert Ids("staging").trace("order-1") == Ids("staging").trace("order-1")

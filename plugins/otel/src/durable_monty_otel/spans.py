@@ -40,12 +40,14 @@ class Spans:
         self._tracer = tracer
         self._ids = ids
         self._has_messages = has_messages
-        self._given = GivenIds()
         self._submitted_at: dict[str, float] = {}
-        # Of the tracer of our own scope, which nobody else uses. A tracer that is not the SDK's makes ids of its own:
-        # then all spans are in the right trace, but below one that nobody has made.
+        # Of the tracer of our own scope, which nobody else uses and all observers of a process share. A tracer that is not
+        # the SDK's makes ids of its own: then all spans are in the right trace, but below one that nobody has made.
+        self._given = GivenIds()
         self._gives_ids = isinstance(tracer, SdkTracer)
         if isinstance(tracer, SdkTracer):
+            if isinstance(tracer.id_generator, GivenIds):
+                self._given = tracer.id_generator
             tracer.id_generator = self._given
 
     def trace_context(self, call: CallEvent) -> str:
