@@ -111,6 +111,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session(python=FOUND[:1] or None)
+def pages(session: nox.Session) -> None:
+    """Write the pages that are made of docstrings."""
+    _install(session, "tests")
+    session.run("python", "docs/generate.py")
+
+
+@nox.session(python=FOUND[:1] or None)
 def chaos(session: nox.Session) -> None:
     """Kill processes at random for minutes, and count what was lost."""
     _install(session, "tests")

@@ -84,28 +84,6 @@ def test_the_mistake_of_the_tutorial_is_found_as_it_says(tmp_path):
     assert done.stderr.splitlines() == shown.splitlines()[1:]
 
 
-def test_the_executor_of_the_how_to_works_as_an_installed_plug_in(tmp_path):
-    """Found through its entry point in the metadata of a distribution, as pip leaves it."""
-    (project,) = blocks("docs/howto/write-an-executor.md", "toml")
-    (module,) = blocks("docs/howto/write-an-executor.md", "python")
-    site = tmp_path / "site"
-    package, metadata = site / "durable_monty_subprocess", site / "durable_monty_subprocess-0.1.0.dist-info"
-    package.mkdir(parents=True)
-    metadata.mkdir()
-    (package / "__init__.py").write_text(module)
-    (entry_point,) = re.findall(r"^subprocess = \"(.*)\"$", project, re.MULTILINE)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: durable-monty-subprocess\nVersion: 0.1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[durable_monty.executors]\nsubprocess = {entry_point}\n")
-    (tmp_path / "durable-monty.toml").write_text('executor = "subprocess"\n')
-    environment = {"PYTHONPATH": f"{site}{os.pathsep}{ROOT / 'docs/examples/order'}"}
-    assert "ok" in run("durable-monty", "executors", "check", environment=environment)
-    arguments = ("--input", 'customer="ada"', "--input", 'items=["tea"]')
-    printed = run(
-        "durable-monty", "run", str(ROOT / "docs/examples/order/order.py"), *arguments, environment=environment
-    )
-    assert json.loads(printed) == {"items": 1, "receipt": "ada paid 300 cents"}
-
-
 def keys(model, prefix=""):
     for name, field in model.model_fields.items():
         inner = getattr(field.annotation, "model_fields", None)

@@ -234,3 +234,32 @@ def test_an_outcome_that_is_told_again_leaves_the_record_of_its_delivery_alone(s
     assert service.get_result(execution_id) == 21
     places = [(call.batch, call.position) for call in service.runtime.store.calls(execution_id)]
     assert places == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_a_job_is_not_polled_before_its_submission_has_returned(lite_service):
+    """The executor would not know it yet, and rightly say that it is lost."""
+
+    class Slow(Scripted):
+        submitting = frozenset()
+        polled_early = False
+
+        @hookimpl
+        def submit(self, calls):
+            self.submitting = {call.job_id for call in calls}
+            polled_since.wait(0.2)
+            answers = super().submit(calls)
+            self.submitting = frozenset()
+            return answers
+
+        @hookimpl
+        def poll(self, jobs, wait_seconds):
+            self.polled_early |= any(job.job_id in self.submitting for job in jobs)
+            polled_since.set()
+            return super().poll(jobs, wait_seconds)
+
+    polled_since = threading.Event()
+    executor = Slow()
+    execution_id = lite_service.start_execution("await add(await add(1, 2), 3)", [host.add])
+    Worker(lite_service, executor).run(until_complete=True)
+    assert lite_service.get_result(execution_id) == 6
+    assert not executor.polled_early

@@ -254,12 +254,16 @@ class Dispatcher:
 
     def _submit(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> float | None:
         breaker = self._breakers[executor.name]
-        # Remembered before they are submitted: an outcome may come before `submit` returns.
-        self._jobs.add(executor.name, batch)
-        sendable = [due for due in batch if self._fits(executor, due)]
+        # Remembered before they are submitted: an outcome may come before `submit` returns. Not polled until then: an
+        # executor that is asked about a job which has not arrived would say that it is lost.
+        self._jobs.add(executor.name, batch, is_submitting=True)
+        contexts = self._watch.trace_contexts(batch, self._clock()) if self._watch is not None else {}
+        made = [(due, self._call(executor, due, contexts.get(job_id(due)))) for due in batch]
+        fitting = [(due, call) for due, call in made if self._fits(executor, due, call)]
+        sendable = [due for due, _ in fitting]
         self._arm(executor, sendable)
         try:
-            answers = executor.submit(self._calls(executor, sendable)) if sendable else []
+            answers = executor.submit([call for _, call in fitting]) if fitting else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
             due_at = breaker.failed(self._clock())
             log.warning(
@@ -269,6 +273,7 @@ class Dispatcher:
                 extra={"executor": executor.name, "calls": len(sendable)},
             )
             return self._put_back(sendable, due_at)
+        self._jobs.set_submitted(job_id(due) for due in sendable)
         breaker.failures = 0
         return self._take_answers(executor, sendable, answers)
 
@@ -317,17 +322,13 @@ class Dispatcher:
         times = [(due, begun(due.row, at, self._grace_seconds)) for due in limited]
         self._owe(lambda: self._store.times.arm(times))
 
-    def _fits(self, executor: LoadedExecutor, due: DueCall) -> bool:
+    def _fits(self, executor: LoadedExecutor, due: DueCall, call: Call) -> bool:
         """Whether the executor can run the call at all; one that it cannot is refused."""
-        reason = _unfit(executor, due.row)
+        reason = _unfit(executor, due.row, len(call.envelope))
         if reason is None:
             return True
-        self._deliver(executor.name, [Outcome(job_id(due), failure=Failure("refused", *reason))])
+        self._deliver(executor.name, [Outcome(call.job_id, failure=Failure("refused", *reason))])
         return False
-
-    def _calls(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> list[Call]:
-        contexts = self._watch.trace_contexts(batch, self._clock()) if self._watch is not None else {}
-        return [self._call(executor, due, contexts.get(job_id(due))) for due in batch]
 
     def _call(self, executor: LoadedExecutor, due: DueCall, trace_context: str | None) -> Call:
         row = due.row
@@ -410,7 +411,7 @@ class Dispatcher:
             waiting.pop(job.job_id, None)
 
 
-def _unfit(executor: LoadedExecutor, row: CallRow) -> tuple[str, str] | None:
+def _unfit(executor: LoadedExecutor, row: CallRow, envelope_bytes: int) -> tuple[str, str] | None:
     """Why the executor cannot run the call: a type and a message."""
     if row.limit_key is not None and row.limit_key.startswith(UNKNOWN_KEY):
         return "NoLimitKey", row.limit_key.removeprefix(UNKNOWN_KEY)
@@ -420,12 +421,11 @@ def _unfit(executor: LoadedExecutor, row: CallRow) -> tuple[str, str] | None:
             "executor for it, or give it timeout_seconds instead"
         )
     limit = executor.capabilities.max_payload_bytes
-    size = len(row.arguments.encode()) if limit is not None else 0
-    if limit is None or size <= limit:
+    if limit is None or envelope_bytes <= limit:
         return None
     return "PayloadTooLarge", (
-        f"its arguments are {size} bytes, executor {executor.name!r} carries at most {limit}; pass a reference "
-        "to the data instead"
+        f"its envelope, with the arguments, is {envelope_bytes} bytes, executor {executor.name!r} carries at most {limit}; "
+        "pass a reference to the data instead"
     )
 
 

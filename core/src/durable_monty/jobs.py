@@ -18,12 +18,14 @@ class OpenJob:
 
     Attributes:
         taken_over_at: When this worker took it over from one that is gone, by the monotonic clock; None: it did not.
+        is_submitting: Its executor was not heard of yet, so it may not know it.
     """
 
     executor: str
     due: DueCall
     token: str | None = None
     taken_over_at: float | None = None
+    is_submitting: bool = False
 
     @property
     def job(self) -> Job:
@@ -57,7 +59,9 @@ class OpenJobs:
         """The worker whose jobs these are."""
         return self._worker()
 
-    def add(self, executor: str, calls: Iterable[DueCall], *, is_taken_over: bool = False) -> None:
+    def add(
+        self, executor: str, calls: Iterable[DueCall], *, is_taken_over: bool = False, is_submitting: bool = False
+    ) -> None:
         """Remember calls that are about to be submitted, or are known to be running."""
         taken_over_at = time.monotonic() if is_taken_over else None
         with self._lock:
@@ -66,13 +70,20 @@ class OpenJobs:
                 key = job_id(due)
                 # An attempt that was ended through the service is followed by this one without a word from its executor.
                 self._remove(job_id_of(due.execution_id, due.row.call_id, due.row.attempt - 1))
-                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token, taken_over_at)
+                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token, taken_over_at, is_submitting)
 
     def set_token(self, key: str, token: str | None) -> None:
         """Remember what the executor answered."""
         with self._lock:
             if key in self._jobs:
                 self._jobs[key].token = token
+
+    def set_submitted(self, keys: Iterable[str]) -> None:
+        """From now on these may be polled."""
+        with self._lock:
+            for key in keys:
+                if key in self._jobs:
+                    self._jobs[key].is_submitting = False
 
     def get(self, key: str) -> OpenJob | None:
         """The job, or None if it is not one of this worker's."""
@@ -89,10 +100,10 @@ class OpenJobs:
         return len(self._by_executor.get(executor, ()))
 
     def of(self, executor: str, start: int, size: int) -> list[Job]:
-        """At most `size` of the jobs that are open there, from the `start`th oldest on."""
+        """Of `size` jobs that are open there, from the `start`th oldest on, those that its executor can know."""
         with self._lock:
             chosen = islice(self._by_executor.get(executor, {}).values(), start, start + size)
-            return [item.job for item in chosen]
+            return [item.job for item in chosen if not item.is_submitting]
 
     def all(self) -> list[OpenJob]:
         """Every open job."""

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
-import sys
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from durable_monty import faults
 from durable_monty.errors import ConfigError, PluginError
 from durable_monty.explain import explain
+from durable_monty.faults import PluginInfo
 from durable_monty.hookspecs import ENTRY_POINT_GROUP, PROJECT, REQUIRED_HOOKS, ExecutorSpec
 from durable_monty.loaded import LoadedExecutor
 
 
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
-    """An installed executor plug-in, as its distribution describes it.
-
-    Attributes:
-        value: What the entry point names, `module:class`.
-    """
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-
-
 def available() -> dict[str, PluginInfo]:
     """Every installed executor plug-in by name; imports none of them."""
-    return {
-        name: PluginInfo(
-            name,
-            entry_point.value,
-            entry_point.dist.name if entry_point.dist else "",
-            entry_point.dist.version if entry_point.dist else "",
-        )
-        for name, entry_point in sorted(_entry_points().items())
-    }
+    return {name: faults.info_of(found[0], found[1:]) for name, found in sorted(_entry_points().items())}
 
 
 def plugin_class(plugin: str, *, executor_name: str | None = None) -> Any:
@@ -52,35 +30,26 @@ def plugin_class(plugin: str, *, executor_name: str | None = None) -> Any:
         PluginError: No such plug-in is installed, two have that name, or it does not load.
     """
     from stevedore import NamedExtensionManager
-    from stevedore.exception import MultipleMatches
-    from stevedore.extension import error_on_conflict
 
     who = f"executor {executor_name or plugin!r}"
     installed = _entry_points()
-    # Fresh metadata in place of stevedore's cache on disk, which misses a distribution installed seconds ago.
-    NamedExtensionManager.ENTRY_POINT_CACHE[ENTRY_POINT_GROUP] = list(installed.values())
-
-    def missing(_names: object) -> NoReturn:
+    if plugin not in installed:
         raise PluginError(f"{who}: {missing_message(plugin, list(installed))}")
+    if len(installed[plugin]) > 1:
+        raise PluginError(f"{who}: {faults.duplicated(plugin, installed[plugin])}")
+    (entry_point,) = installed[plugin]
+    # Fresh metadata in place of stevedore's cache on disk, which misses a distribution installed seconds ago.
+    NamedExtensionManager.ENTRY_POINT_CACHE[ENTRY_POINT_GROUP] = [entry_point]
 
-    def failed(_manager: object, entry_point: EntryPoint, error: BaseException) -> NoReturn:
-        raise PluginError(
-            f"{who}: its plug-in {entry_point.value!r} did not load: {type(error).__name__}: {error}; "
-            "install its distribution again, or report this to its authors"
-        ) from error
+    def failed(_manager: object, _entry_point: EntryPoint, error: BaseException) -> NoReturn:
+        raise PluginError(f"{who}: {faults.not_loaded(entry_point, error)}") from error
 
     try:
-        found: Any = NamedExtensionManager(
-            ENTRY_POINT_GROUP,
-            [plugin],
-            on_load_failure_callback=failed,
-            on_missing_entrypoints_callback=missing,
-            conflict_resolver=error_on_conflict,
-        )
-    except MultipleMatches as error:
-        raise PluginError(
-            f"{who}: several installed distributions have a plug-in {plugin!r}; remove one: {error}"
-        ) from error
+        found: Any = NamedExtensionManager(ENTRY_POINT_GROUP, [plugin], on_load_failure_callback=failed)
+    except (PluginError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - `sys.exit()` in a plug-in must not end the worker
+        failed(None, entry_point, error)
     return found[plugin].plugin
 
 
@@ -95,10 +64,22 @@ def load(executor_name: str, plugin: str, options: Mapping[str, Any]) -> LoadedE
         ConfigError: An option is unknown, missing or of the wrong type.
     """
     cls = plugin_class(plugin, executor_name=executor_name)
+    origin = f"plug-in {plugin!r} of {available()[plugin].origin}"
     settings_class = getattr(cls, "Settings", None)
-    if settings_class is None:
-        raise PluginError(f"executor {executor_name!r}: {cls!r} has no class attribute `Settings`, a pydantic model")
-    return _registered(executor_name, plugin, cls(_settings(settings_class, executor_name, options)))
+    if not (isinstance(settings_class, type) and issubclass(settings_class, BaseModel)):
+        raise PluginError(
+            f"executor {executor_name!r}: {origin} cannot be used: {faults.where(cls)}: `Settings` is "
+            f"{settings_class!r}; write a pydantic model there"
+        )
+    settings = _settings(settings_class, executor_name, options)
+    try:
+        made = cls(settings)
+    except Exception as error:
+        raise PluginError(
+            f"executor {executor_name!r}: {origin} cannot be used: making {faults.where(cls)} raised "
+            f"{type(error).__name__}: {error}; mend the settings in [executors.{executor_name}], or report this to its authors"
+        ) from error
+    return _registered(executor_name, plugin, made, origin)
 
 
 def wrap(executor: Any, executor_name: str) -> LoadedExecutor:
@@ -125,16 +106,14 @@ def wrap(executor: Any, executor_name: str) -> LoadedExecutor:
 
 def missing_message(plugin: str, installed: list[str]) -> str:
     """What to say about a plug-in that is not installed."""
-    near = difflib.get_close_matches(plugin, installed, 1)
-    hint = f"did you mean {near[0]!r}? Else run" if near else "run"
-    return (
-        f"no executor plug-in {plugin!r} is installed in {sys.prefix}; installed: "
-        f"{', '.join(sorted(installed)) or 'none'}; {hint} `pip install durable-monty-{plugin}`"
-    )
+    return faults.missing(plugin, installed)
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    return {item.name: item for item in entry_points(group=ENTRY_POINT_GROUP)}
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = defaultdict(list)
+    for item in entry_points(group=ENTRY_POINT_GROUP):
+        found[item.name].append(item)
+    return found
 
 
 def _settings(settings_class: Any, executor_name: str, options: Mapping[str, Any]) -> Any:
@@ -149,18 +128,24 @@ def _implements(executor: Any) -> bool:
     return any(manager.parse_hookimpl_opts(executor, hook) is not None for hook in REQUIRED_HOOKS)
 
 
-def _registered(executor_name: str, plugin: str, implementation: Any) -> LoadedExecutor:
+def _registered(executor_name: str, plugin: str, implementation: Any, origin: str | None = None) -> LoadedExecutor:
+    who = f"executor {executor_name!r}: {origin or f'the object {plugin!r}'} cannot be used"
+    kind = type(implementation)
+    problem = faults.version_problem(kind)
+    problems = [problem] if problem else list(faults.hook_problems(kind, ExecutorSpec))
+    if problems:
+        raise PluginError(f"{who}: {'; '.join(problems)}")
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(ExecutorSpec)
     try:
         manager.register(implementation, executor_name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"executor {executor_name!r}: {error}") from error
+        raise PluginError(f"{who}: {faults.where(kind)}: {error}") from error
     absent = [hook for hook in REQUIRED_HOOKS if not getattr(manager.hook, hook).get_hookimpls()]
     if absent:
         raise PluginError(
-            f"executor {executor_name!r}: plug-in {plugin!r} implements no {' and no '.join(absent)}; mark the method "
+            f"{who}: {faults.where(kind)}: it implements no {' and no '.join(absent)}; mark the method "
             "with @hookimpl of durable_monty.hookspecs"
         )
     return LoadedExecutor(executor_name, plugin, implementation, manager)

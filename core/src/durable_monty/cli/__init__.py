@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import click
 
-from durable_monty.cli import looking, pruning, schedules, settings, starting, working
+from durable_monty.cli import looking, plugin, pruning, schedules, settings, starting, working
 from durable_monty.cli.commands import ExtensibleGroup
 
 
@@ -36,5 +36,6 @@ for command in (
     settings.executors,
     settings.config,
     settings.db,
+    plugin.plugin,
 ):
     main.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ from durable_monty.cli.output import (
 
 if TYPE_CHECKING:
     from durable_monty.config import Config
+    from durable_monty.faults import PluginInfo
     from durable_monty.models import Finding
 
 
@@ -50,6 +51,7 @@ def list_executors(as_json: bool, config_path: str | None) -> None:
                 "distribution": info.distribution if info else None,
                 "version": info.version if info else None,
                 "is_default": name == chosen.executor,
+                "problem": _problem(plugin, info),
             }
         )
     if as_json:
@@ -63,7 +65,7 @@ def list_executors(as_json: bool, config_path: str | None) -> None:
                 row["plugin"],
                 row["distribution"] or "not installed",
                 row["version"],
-                "default" if row["is_default"] else "",
+                _remark(row),
             )
             for row in rows
         ],
@@ -95,6 +97,17 @@ def check_executors(names: Sequence[str], as_json: bool, config_path: str | None
                 click.echo(f"  {finding.level}: {finding.message}{remedy}")
     if any(item["status"] == "broken" for item, _ in results):
         sys.exit(UNUSABLE)
+
+
+def _remark(row: dict[str, Any]) -> str:
+    return "; ".join([*(["default"] if row["is_default"] else []), *([row["problem"]] if row["problem"] else [])])
+
+
+def _problem(plugin: str, info: PluginInfo | None) -> str | None:
+    """What the metadata alone says to be wrong with a plug-in."""
+    if info is None:
+        return f"run `pip install durable-monty-{plugin}`"
+    return f"also in {', '.join(info.rivals)}: remove one" if info.rivals else None
 
 
 def _checked(chosen: Config, name: str) -> tuple[dict[str, Any], list[Finding]]:
@@ -161,9 +174,21 @@ def schema() -> None:
     """Print the JSON Schema of the configuration file, installed plug-ins included."""
     from durable_monty import config, observers, plugins
 
-    executors = {name: plugins.plugin_class(name).Settings for name in plugins.available()}
-    observing = {name: observers.observer_class(name).Settings for name in observers.available()}
-    print_json(config.json_schema(executors, observing))
+    executors = _settings(plugins.available(), plugins.plugin_class, "an executor")
+    print_json(config.json_schema(executors, _settings(observers.available(), observers.observer_class, "an observer")))
+
+
+def _settings(names: Iterable[str], class_of: Callable[[str], Any], what: str) -> dict[str, Any]:
+    """The settings model of each plug-in; one that does not load is named and left out."""
+    from durable_monty.errors import PluginError
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = class_of(name).Settings
+        except PluginError as error:
+            click.echo(f"warning: the schema lacks the settings of {what}: {error}", err=True)
+    return found
 
 
 @click.group(cls=Group)

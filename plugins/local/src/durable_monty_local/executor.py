@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import threading
@@ -41,14 +42,21 @@ class Executor:
     """Runs calls in the worker."""
 
     Settings = LocalSettings
+    interface_version = 1
     capabilities = Capabilities(cancel=True, pushes=True, max_in_flight=10_000, heartbeats=True, isolation="thread")
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
+        if settings.mode == "inline":
+            self.capabilities = dataclasses.replace(type(self).capabilities, cancel=False)
         self._context: ExecutorContext | None = None
-        self._undelivered: queue.SimpleQueue[Outcome | Heartbeat] = queue.SimpleQueue()
+        self._undelivered: queue.SimpleQueue[Outcome | Heartbeat | None] = queue.SimpleQueue()
         # Jobs without an outcome; an outcome of one that is not here comes too late.
         self._open: set[str] = set()
+        # Jobs that this process has taken and that are not completed; any other is lost.
+        self._known: set[str] = set()
+        # Jobs that a lane runs now; those in threads cannot be stopped.
+        self._begun: set[str] = set()
         # Jobs whose function has returned and that are committing their outcome themselves.
         self._settling: set[str] = set()
         self._children: dict[str, Child] = {}
@@ -71,6 +79,7 @@ class Executor:
         asynchronous = [call for call in calls if self._runs_on_loop(call)]
         with self._lock:
             self._open.update(call.job_id for call in calls)
+            self._known.update(call.job_id for call in calls)
             self._accepted += len(calls)
         if asynchronous:
             self._started_loop().put(asynchronous)
@@ -87,21 +96,23 @@ class Executor:
     def poll(self, jobs: Sequence[Job], wait_seconds: float) -> list[Outcome | Heartbeat]:
         """Outcomes that nobody was told of, and the loss of jobs of a process that is gone."""
         with self._lock:
-            unknown = [job.job_id for job in jobs if job.job_id not in self._open]
+            unknown = [job.job_id for job in jobs if job.job_id not in self._known]
         outcomes = self._drain()
-        told = {outcome.job_id for outcome in outcomes if isinstance(outcome, Outcome)}
         lost = Failure("lost", "Lost", "this process does not run it; the process that did is gone")
-        outcomes += [Outcome(job_id, failure=lost) for job_id in unknown if job_id not in told]
+        outcomes += [Outcome(job_id, failure=lost) for job_id in unknown]
         if not outcomes and wait_seconds > 0:
             try:
-                outcomes = [self._undelivered.get(timeout=wait_seconds), *self._drain()]
+                first = self._undelivered.get(timeout=wait_seconds)
             except queue.Empty:
                 return []
+            outcomes = [*([first] if first is not None else ()), *self._drain()]
         return outcomes
 
     @hookimpl
     def complete(self, jobs: Sequence[Job]) -> None:
         """Let further calls begin."""
+        with self._lock:
+            self._known.difference_update(job.job_id for job in jobs)
         self._backlog.remove(job.job_id for job in jobs)
 
     @hookimpl
@@ -113,15 +124,18 @@ class Executor:
         """
         job_ids = [job.job_id for job in jobs]
         with self._lock:
-            ending = self._settling.intersection(job_ids)
+            # One that nobody knows will never start; one that has begun, or ended, is not stopped, unless its process is.
+            waiting = self._open - self._begun
+            answers = {job_id: job_id in waiting or job_id not in self._known for job_id in job_ids}
             self._open.difference_update(job_ids)
             # Under the lock: a moment later the process may be at work on another call.
             for job_id in job_ids if force else ():
                 if job_id in self._children:
                     self._children[job_id].interrupt()
+                    answers[job_id] = True
         if self._loop is not None:
             self._loop.cancel(job_ids)
-        return {job_id: job_id not in ending for job_id in job_ids}
+        return answers
 
     @hookimpl
     def stop(self, grace_seconds: float) -> None:
@@ -130,6 +144,7 @@ class Executor:
         while self._open and time.monotonic() < ends_at:
             time.sleep(min(0.01, grace_seconds))
         self._context = None
+        self._undelivered.put(None)  # wakes a poll that waits
         self._backlog.clear()
         self._lanes.close()
         if self._loop is not None:
@@ -176,7 +191,16 @@ class Executor:
     def may_begin(self, call: Call) -> bool:
         """Wait until the worker has kept up; then whether anybody still wants the outcome of this call."""
         self._backlog.wait()
-        return call.job_id in self._open
+        with self._lock:
+            is_wanted = call.job_id in self._open
+            if is_wanted:
+                self._begun.add(call.job_id)
+            return is_wanted
+
+    def has_ended(self, call: Call) -> None:
+        """A lane is through with a call."""
+        with self._lock:
+            self._begun.discard(call.job_id)
 
     def watch(self, call: Call) -> None:
         """Report a timeout when the call's time is over."""
@@ -186,6 +210,7 @@ class Executor:
         """Run a call in this thread and report its outcome."""
         transaction = self.transaction(call)
         reply = remote.run(call.envelope, self.beat_of(call), transaction)
+        self.has_ended(call)
         if transaction is None or not transaction.is_settled:
             self.report(Outcome(call.job_id, reply=reply))
 
@@ -246,9 +271,11 @@ class Executor:
         outcomes: list[Outcome | Heartbeat] = []
         while True:
             try:
-                outcomes.append(self._undelivered.get_nowait())
+                outcome = self._undelivered.get_nowait()
             except queue.Empty:
                 return outcomes
+            if outcome is not None:
+                outcomes.append(outcome)
 
 
 class GuardedTransaction:
@@ -336,6 +363,7 @@ class ProcessLane:
             outcome = Outcome(call.job_id, failure=Failure("lost", "ProcessDied", str(error)))
         finally:
             self._executor.set_child(call, None)
+            self._executor.has_ended(call)
         self._executor.report(outcome)
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ class Executor:
     """
 
     Settings = RQSettings
+    interface_version = 1
     capabilities = Capabilities(
         caller_ids=True,
         can_find=True,

@@ -70,6 +70,8 @@ class Queues:
         return [bool(there) for there in answer]
 
     def _enqueue(self, calls: Sequence[Call]) -> None:
+        if not calls:
+            return
         with self._connection.pipeline(transaction=True) as pipeline:
             pipeline.watch(*(RQJob.key_for(self._settings.rq_id(call.job_id)) for call in calls))
             known = self.known([call.job_id for call in calls], pipeline)

@@ -24,6 +24,7 @@ _MAX_LINGER_SECONDS = 1.0
 _SHARE = 0.25
 _MANY = 3
 _FORGET_CONSUMER_SECONDS = 3600
+_MAX_BLOCK_SECONDS = 1.0
 
 
 class Results:
@@ -119,7 +120,8 @@ class Results:
         self._has_group = True
 
     def _new(self, wait_seconds: float) -> list[Any]:
-        block = max(int(wait_seconds * 1000), 1) if wait_seconds else None
+        # Not longer: a read that waits does not hear of `stop`.
+        block = max(int(min(wait_seconds, _MAX_BLOCK_SECONDS) * 1000), 1) if wait_seconds else None
         answer: Any = self._connection.xreadgroup(GROUP, self._consumer, {self._stream: ">"}, count=BATCH, block=block)
         streams = answer.items() if isinstance(answer, dict) else answer or ()
         return [entry for _, entries in streams for entry in _flat(entries)]
