@@ -412,9 +412,12 @@ def test_an_observer_that_is_not_installed_is_an_error_of_the_configuration(inst
     [
         ({"plugin": "tally", "fil": "x"}, r"\[observers\.one\] fil: unknown key; did you mean 'file'\?"),
         ({"plugin": "tally"}, r"\[observers\.one\] file: this key is required"),
-        ({"plugin": "twice"}, "several installed distributions have an observer 'twice'; remove one"),
+        (
+            {"plugin": "twice"},
+            "several installed distributions have a plug-in 'twice': .* remove one, for example `pip uninstall",
+        ),
         ({"plugin": "nowhere"}, "no observer 'nowhere' is installed in .*; installed: .*tally"),
-        ({"plugin": "gone"}, "its plug-in 'acme_tally:Gone' did not load: AttributeError"),
+        ({"plugin": "gone"}, "its plug-in 'acme_tally:Gone' of acme_tally 1.2 did not load: AttributeError"),
         ({"plugin": "bare"}, "has no class attribute `Settings`"),
         ({"plugin": "silent"}, "implements no hook; mark methods with @hookimpl"),
         ({"plugin": "odd"}, "Argument.*'colour'.* are declared in the hookimpl but can not be found"),
@@ -466,7 +469,7 @@ def test_every_hook_says_when_it_is_called_and_what_is_durable_by_then():
     hooks = [item for name, item in vars(ObserverSpec).items() if not name.startswith("_")]
     assert len(hooks) == 10
     for hook in hooks:
-        assert "Called: " in hook.__doc__, hook.__name__
+        assert "Called by: " in hook.__doc__, hook.__name__
         assert "Durable by then: " in hook.__doc__, hook.__name__
 
 

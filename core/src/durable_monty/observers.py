@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 from pydantic import ValidationError
 
+from durable_monty import faults
 from durable_monty.errors import ConfigError, PluginError
 from durable_monty.explain import explain
 from durable_monty.hookspecs import PROJECT
@@ -122,16 +123,15 @@ def observer_class(plugin: str, name: str | None = None) -> Any:
     found = [item for item in entry_points(group=ENTRY_POINT_GROUP) if item.name == plugin]
     if not found:
         raise PluginError(f"{who}: {missing_message(plugin, list(available()))}")
-    if len({item.value for item in found}) > 1:
-        values = ", ".join(repr(item.value) for item in found)
-        raise PluginError(f"{who}: several installed distributions have an observer {plugin!r}; remove one: {values}")
+    if len(found) > 1:
+        raise PluginError(f"{who}: {faults.duplicated(plugin, found)}")
     try:
         return found[0].load()
-    except Exception as error:
-        raise PluginError(
-            f"{who}: its plug-in {found[0].value!r} did not load: {type(error).__name__}: {error}; install its "
-            "distribution again, or report this to its authors"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # `sys.exit()` in a plug-in must not end the worker.
+        raise PluginError(f"{who}: {faults.not_loaded(found[0], error)}") from error
 
 
 def wrap(observer: Any, name: str | None = None) -> LoadedObserver:

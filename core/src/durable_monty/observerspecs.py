@@ -210,7 +210,7 @@ class ObserverSpec:
     def worker_started(self, worker: WorkerInfo) -> None:
         """A worker begins to work.
 
-        Called: once per worker, before any other hook but `trace_contexts`, in the observers' thread.
+        Called by: the observers' thread, once per worker, before any other hook but `trace_contexts`.
         Durable by then: the worker's lease is not; nothing else depends on this.
         """
 
@@ -218,7 +218,7 @@ class ObserverSpec:
     def worker_stopped(self, worker: WorkerInfo) -> None:
         """A worker ends in an orderly way: flush, close connections.
 
-        Called: once per worker, after the last other hook, in the observers' thread; not if the worker is killed, nor if
+        Called by: the observers' thread, once per worker, after the last other hook; not if the worker is killed, nor if
             observers did not keep up with it at its end. The worker waits `STOP_SECONDS` for it at most.
         Durable by then: everything that the worker has done.
         """
@@ -227,7 +227,7 @@ class ObserverSpec:
     def executions_started(self, executions: Sequence[ExecutionStarted]) -> None:
         """The first turns of these executions are durable.
 
-        Called: in the observers' thread, after the commit of the turn and before anything else is told of the execution.
+        Called by: the observers' thread, after the commit of the turn and before anything else is told of the execution.
         Called again: never for the same execution, unless it was started anew under its id (`id_reuse="restart"`).
         Durable by then: the execution, its first calls and its first snapshot, or its end.
         """
@@ -236,7 +236,7 @@ class ObserverSpec:
     def executions_suspended(self, executions: Sequence[ExecutionSuspended]) -> None:
         """These executions wait for outcomes, signals or a time.
 
-        Called: in the observers' thread, after the commit of each turn that did not end its execution. A turn that only
+        Called by: the observers' thread, after the commit of each turn that did not end its execution. A turn that only
             took in an outcome and made no call is not committed, and not told.
         Called again: once for each such turn; a busy execution is suspended as often as it makes calls.
         Durable by then: the snapshot and the calls of the turn.
@@ -246,7 +246,7 @@ class ObserverSpec:
     def executions_ended(self, executions: Sequence[ExecutionEnded]) -> None:
         """These executions are over.
 
-        Called: in the observers' thread, after the commit of the last turn, and after `calls_settled` for the calls that
+        Called by: the observers' thread, after the commit of the last turn, and after `calls_settled` for the calls that
             ended with it. Not for one that is cancelled before it has begun: that is done by whoever cancels it.
         Called again: for a failed execution that is retried (`service.retry`), when it ends again.
         Durable by then: the end, the result or the error, and for a child the outcome that its parent gets.
@@ -256,7 +256,7 @@ class ObserverSpec:
     def calls_submitted(self, calls: Sequence[CallSubmitted]) -> None:
         """Executors have accepted these attempts.
 
-        Called: in the observers' thread, after `submit` has answered. Not for an attempt that was
+        Called by: the observers' thread, after `submit` has answered. Not for an attempt that was
             refused.
         Called again: for the same attempt if it is submitted again, because an executor gave it back or because
             its worker died before the answer was known; `job_id` is the same.
@@ -268,7 +268,7 @@ class ObserverSpec:
     def calls_settled(self, calls: Sequence[CallSettled]) -> None:
         """The outcomes of these calls are fixed: values, failures, cancellations.
 
-        Called: in the observers' thread, after the commit of the outcome; also for calls that were never submitted, because
+        Called by: the observers' thread, after the commit of the outcome; also for calls that were never submitted, because
             they were refused, or cancelled first.
         Called again: never for the same call, except that a retried execution makes the call that failed again. A
             call that was ended by `complete_call` or `fail_call` is told by the worker that has its job, if it
@@ -280,7 +280,7 @@ class ObserverSpec:
     def calls_retried(self, calls: Sequence[CallRetried]) -> None:
         """These attempts have failed and will be followed by others.
 
-        Called: in the observers' thread, after the commit that makes the call `pending` again.
+        Called by: the observers' thread, after the commit that makes the call `pending` again.
         Called again: once for each failed attempt but the last, whose failure is in `calls_settled`.
         Durable by then: the attempt's failure, and when the next one is due.
         """
@@ -289,7 +289,7 @@ class ObserverSpec:
     def signals_received(self, signals: Sequence[SignalReceived]) -> None:
         """Workflows have got signals that they waited for.
 
-        Called: in the observers' thread, after the commit of the turn that took the signal in; not when it is sent.
+        Called by: the observers' thread, after the commit of the turn that took the signal in; not when it is sent.
         Called again: never for the same signal.
         Durable by then: the delivery.
         """
@@ -298,8 +298,8 @@ class ObserverSpec:
     def trace_contexts(self, calls: Sequence[StartingCall]) -> Mapping[str, str]:
         """Give each of these attempts a trace context that travels in its envelope to the function.
 
-        Called: in the worker's main thread, before the attempts are handed to their executor; the only hook that the
-            worker waits for, so it must be quick, and its implementation safe beside the observers' thread.
+        Called by: the dispatcher, in the worker's main thread, before the attempts are handed to their executor; the only
+            hook that the worker waits for, so it must be quick, and its implementation safe beside the observers' thread.
         Called again: for the same attempt if it is submitted again; answer the same.
         Return: by job id, text in the form of the W3C `traceparent` header, at most 512 characters; attempts that are
             left out get none. The first observer that names an attempt decides.
