@@ -129,7 +129,7 @@ def constraints(session: nox.Session) -> None:
     """Resolve every dependency anew and write constraints.txt."""
     session.install("uv")
     files = [f"{package}/pyproject.toml" for package in PACKAGES]
-    own = [f"--no-emit-package=durable-monty-{name}" for name in ("core", "local", "rq", "modal", "lambda")]
+    own = [f"--no-emit-package=durable-monty-{name}" for name in ("core", "local", "rq", "modal", "lambda", "otel")]
     session.run(
         "uv", "pip", "compile", "-q", "--universal", "--python-version", WANTED[0], "--all-extras", "--group", "dev",
         "--no-header", "--no-annotate", "--no-emit-index-url", *own, "-o", CONSTRAINTS, *files,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from durable_monty import errors, models, plugins
+from durable_monty import errors, models, observerspecs, plugins
 from durable_monty.hookspecs import HOOKS, REQUIRED_HOOKS, ExecutorContext, ExecutorSpec
 from durable_monty.testing import ExecutorSuite
 
@@ -46,6 +46,32 @@ def hooks() -> str:
     ]
     for record in _RECORDS:
         lines += [f"### `{record.__name__}`", "", *_record(inspect.getdoc(record) or ""), ""]
+    return "\n".join(lines)
+
+
+def observer_hooks() -> str:
+    """Every hook of observers, and the records that they are told."""
+    lines = [_MADE, "", "# Hooks of an observer", ""]
+    for part in (inspect.getdoc(observerspecs) or "").split("\n\n"):
+        lines += (
+            [*(f"* {_prose(item)}" for item in part.removeprefix("* ").split("\n* ")), ""]
+            if part[0] == "*"
+            else [_prose(part), ""]
+        )
+    for name, function in vars(observerspecs.ObserverSpec).items():
+        if not name.startswith("_"):
+            signature = _bare(str(inspect.signature(function)).replace("self, ", ""))
+            lines += [f"## `{name}`", "", f"`{name}{signature}`", "", *_hook(inspect.getdoc(function) or ""), ""]
+    lines += [
+        "## Records",
+        "",
+        "All are frozen dataclasses, from `durable_monty.observerspecs`. Those of calls have what",
+        "`CallEvent` has.",
+        "",
+    ]
+    for name, record in vars(observerspecs).items():
+        if inspect.isclass(record) and record.__module__ == observerspecs.__name__ and name != "ObserverSpec":
+            lines += [f"### `{name}`", "", *_record(inspect.getdoc(record) or ""), ""]
     return "\n".join(lines)
 
 
@@ -112,6 +138,7 @@ PAGES = {
     "executors/promises.md": promises,
     "reference/errors.md": error_classes,
     "reference/executors.md": settings,
+    "reference/observers.md": observer_hooks,
 }
 
 

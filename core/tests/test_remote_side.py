@@ -176,3 +176,24 @@ def test_a_reply_that_was_changed_or_is_not_signed_is_refused():
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"mac":null}', b"\xff\xfe", b'{"mac":null,"body":{"v":99}}'])
 def test_an_envelope_that_cannot_be_read_is_a_failure_and_not_a_crash(data):
     assert remote.read_reply(remote.run(data)).failure is not None
+
+
+CONTEXT = f"00-{'1' * 32}-{'2' * 16}-01"
+
+
+@pytest.mark.parametrize("key", [None, b"sixteen bytes at least"])
+def test_a_trace_context_travels_in_the_envelope(key):
+    remote.configure(signing_key=key, allow=["support.functions.*"])
+    envelope = remote.make_envelope("support.functions.trace_context", job_id="e-0-1", trace_context=CONTEXT)
+    assert remote.read_reply(remote.run(envelope)).value == CONTEXT
+    bare = remote.make_envelope("support.functions.trace_context", job_id="e-0-1")
+    assert b'trace":' not in bare
+    assert remote.read_reply(remote.run(bare)).value is None
+
+
+def test_a_field_of_a_later_version_is_ignored():
+    """So the trace context is by remote machines that do not know it."""
+    envelope = remote.make_envelope("support.functions.add", [1, 2], job_id="e-0-1").decode()
+    later = envelope.replace('"job_id"', '"colour":"red","job_id"', 1)
+    assert later != envelope
+    assert remote.read_reply(remote.run(later)).value == 3

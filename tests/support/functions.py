@@ -69,6 +69,11 @@ def attempt_number() -> int:
 
 
 @function
+def trace_context() -> str | None:
+    return current_call().trace_context
+
+
+@function
 def hold(begun: str, release: str) -> int:
     """Note the attempt in one file, wait until the other is there, and return the attempt."""
     attempt = current_call().attempt

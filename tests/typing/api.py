@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, assert_type
 
 from durable_monty import (
@@ -18,8 +19,10 @@ from durable_monty import (
     init_db,
     workflow,
 )
+from durable_monty.observerspecs import CallSettled, hookimpl
 from durable_monty.testing import MadeCall, WorkflowTest
 from durable_monty.waiting import Wait
+from durable_monty_otel import traced
 
 
 @function
@@ -57,6 +60,7 @@ function(retries=3)  # type: ignore[call-overload]  # there is no such option
 def about_itself() -> str:
     current_call().heartbeat({"done": 1})
     assert_type(current_call().attempt, int)
+    assert_type(current_call().trace_context, str | None)
     return current_call().idempotency_key
 
 
@@ -68,12 +72,25 @@ class Mine(Executor):
         return {}
 
 
+class Watching:
+    @hookimpl
+    def calls_settled(self, calls: Sequence[CallSettled]) -> None:
+        assert_type(calls[0].failure, Failure | None)
+
+
+@traced
+def priced(item: str) -> int:
+    return len(item)
+
+
 def main() -> None:
     with OrchestratorService(init_db("sqlite:///a.db")) as service:
         execution_id = service.start_execution(total, inputs={"start": 1, "urls": []})
         assert_type(execution_id, str)
         assert_type(service.start_execution("await add(1, 2)", [add]), str)
-        Worker(service, executor=Mine()).run(until_complete=True)
+        Worker(service, executor=Mine(), observers=[Watching()]).run(until_complete=True)
+        assert_type(priced("tea"), int)
+        priced(5)  # type: ignore[arg-type]  # a decorated function keeps its parameters
         assert_type(service.get_result(execution_id), Any)
         assert_type(service.get_pending_calls(execution_id), list[Call])
         assert_type(service.wait(execution_id, timeout_seconds=1.5), dict[str, Any])

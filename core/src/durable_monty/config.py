@@ -27,6 +27,7 @@ from pydantic import (
     ValidationError,
 )
 
+from durable_monty import observers
 from durable_monty.errors import ConfigError
 from durable_monty.explain import explain, masked
 from durable_monty.functions import MAX_PRIORITY, MAX_SECONDS, normalized
@@ -50,6 +51,7 @@ Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), AfterValidator(normalized)]
 Rate = Annotated[str, AfterValidator(_checked_rate)]
 ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ObserverName = ExecutorName
 
 
 class Table(BaseModel):
@@ -188,6 +190,10 @@ class ExecutorTable(BaseModel):
         return dict(self.model_extra or {})
 
 
+class ObserverTable(ExecutorTable):
+    """`[observers.NAME]`: `plugin`, and the observer's own settings."""
+
+
 class Config(Table):
     """The whole configuration."""
 
@@ -204,6 +210,8 @@ class Config(Table):
     functions: FunctionsTable = Field(default_factory=FunctionsTable)
     retention: RetentionTable = Field(default_factory=RetentionTable)
     function: dict[str, FunctionTable] = Field(default_factory=dict)
+    observe: list[ObserverName] = Field(default_factory=list, description="The observers that workers use, by name.")
+    observers: dict[ObserverName, ObserverTable] = Field(default_factory=dict)
 
     @property
     def signing_key(self) -> bytes | None:
@@ -215,6 +223,11 @@ class Config(Table):
         """The plug-in of an executor and its settings; an executor without a table is a plug-in of that name."""
         table = self.executors.get(executor)
         return (executor, {}) if table is None else (table.plugin or executor, table.options)
+
+    def observer_plugin_of(self, observer: str) -> tuple[str, dict[str, Any]]:
+        """As `plugin_of`, for an observer."""
+        table = self.observers.get(observer)
+        return (observer, {}) if table is None else (table.plugin or observer, table.options)
 
     def complete(self, function: str, own: CallPolicy) -> CallPolicy:
         """How calls of a function run: the operator's table, else the decorator, else the routes, else the default.
@@ -277,6 +290,7 @@ def load(
     except ValidationError as error:
         raise ConfigError(explain(error, Config, (), where)) from error
     _check_executors(config, where)
+    _check_observers(config, where)
     return config
 
 
@@ -299,19 +313,22 @@ def to_display(config: Config) -> dict[str, Any]:
     return shown
 
 
-def json_schema(settings: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+def json_schema(
+    settings: Mapping[str, type[BaseModel]], observing: Mapping[str, type[BaseModel]] | None = None
+) -> dict[str, Any]:
     """The JSON Schema of the file, for editors.
 
     Args:
-        settings: The settings model of each installed plug-in, by its name.
+        settings: The settings model of each installed executor plug-in, by its name.
+        observing: Likewise of each installed observer.
     """
     schema = Config.model_json_schema()
-    tables = {name: _with_plugin_key(model.model_json_schema()) for name, model in settings.items()}
-    schema["properties"]["executors"] = {
-        "type": "object",
-        "properties": tables,
-        "additionalProperties": {"type": "object", "properties": {"plugin": {"enum": sorted(settings)}}},
-    }
+    for key, models in (("executors", settings), ("observers", observing or {})):
+        schema["properties"][key] = {
+            "type": "object",
+            "properties": {name: _with_plugin_key(model.model_json_schema()) for name, model in models.items()},
+            "additionalProperties": {"type": "object", "properties": {"plugin": {"enum": sorted(models)}}},
+        }
     return schema
 
 
@@ -399,6 +416,17 @@ def _check_executors(config: Config, where: str) -> None:
             raise ConfigError(
                 f"reading the configuration from {where}: {place} names the executor {name!r}, which has no table, and "
                 f"{missing_message(name, list(installed))}; {hint}"
+            )
+
+
+def _check_observers(config: Config, where: str) -> None:
+    unknown = [name for name in config.observe if name not in config.observers]
+    installed = list(observers.available()) if unknown else []
+    for name in unknown:
+        if name not in installed:
+            raise ConfigError(
+                f"reading the configuration from {where}: observe names {name!r}, which has no table, and "
+                f"{observers.missing_message(name, installed)}; or add a table [observers.{name}] with its plugin"
             )
 
 

@@ -25,6 +25,7 @@ from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
 from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
+from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Dispatcher:
         signing_key: Signs envelopes.
         grace_seconds: How long after its time limit an attempt is ended if its executor has not ended it.
         clock: The time, in seconds since the epoch.
+        watch: Told of what executors accept; None: nobody is.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Dispatcher:
         signing_key: bytes | None = None,
         grace_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._executors = executors
@@ -79,6 +82,7 @@ class Dispatcher:
         self._signing_key = signing_key
         self._grace_seconds = grace_seconds
         self._clock = clock
+        self._watch = watch
         self._breakers: dict[str, _Breaker] = defaultdict(_Breaker)
         self._limited_after: dict[str, str] = {}
         self._odd = False
@@ -240,7 +244,8 @@ class Dispatcher:
         # Remembered before they are submitted: an outcome may come before `submit` returns. Not polled until then: an
         # executor that is asked about a job which has not arrived would say that it is lost.
         self._jobs.add(executor.name, batch, is_submitting=True)
-        made = [(due, self._call(executor, due)) for due in batch]
+        contexts = self._watch.trace_contexts(batch, self._clock()) if self._watch is not None else {}
+        made = [(due, self._call(executor, due, contexts.get(job_id(due)))) for due in batch]
         fitting = [(due, call) for due, call in made if self._fits(executor, due, call)]
         sendable = [due for due, _ in fitting]
         self._arm(executor, sendable)
@@ -264,12 +269,14 @@ class Dispatcher:
     ) -> float | None:
         waiting = {job_id(due): due for due in batch}
         tokens: dict[tuple[str, int, int], str] = {}
+        accepted = []
         again: dict[float, list[DueCall]] = defaultdict(list)
         for answer in answers:
             due = waiting.pop(answer.job_id, None)
             if due is None:
                 log.warning("executor answered for a job it was not given", extra={"job_id": answer.job_id})
             elif isinstance(answer, Accepted):
+                accepted.append(due)
                 token = answer.token
                 if token is None and executor.capabilities.pushes and executor.capabilities.survives_restart:
                     # Nobody can be asked about it later: that it was accepted must be known after a restart.
@@ -289,6 +296,8 @@ class Dispatcher:
             again[self._breakers[executor.name].failed(self._clock())] += waiting.values()
         if tokens:
             self._owe(lambda: self._store.store_tokens(tokens))
+        if self._watch is not None:
+            self._watch.submitted(accepted, self._clock())
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
     def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
@@ -308,7 +317,7 @@ class Dispatcher:
         self._deliver(executor.name, [Outcome(call.job_id, failure=Failure("refused", *reason))])
         return False
 
-    def _call(self, executor: LoadedExecutor, due: DueCall) -> Call:
+    def _call(self, executor: LoadedExecutor, due: DueCall, trace_context: str | None) -> Call:
         row = due.row
         key = job_id(due)
         has_times = row.timeout_seconds is not None or bool((row.policy or {}).get("heartbeat_seconds"))
@@ -319,6 +328,7 @@ class Dispatcher:
             self._signing_key,
             progress=row.progress,
             is_watched=has_times and executor.capabilities.heartbeats,
+            trace_context=trace_context,
         )
         return Call(
             key,

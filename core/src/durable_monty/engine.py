@@ -20,6 +20,7 @@ from durable_monty.planning import Planner
 from durable_monty.records import CallKind, CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
 from durable_monty.store import Store, failure_text
 from durable_monty.turns import TurnRunner
+from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class Engine:
         worker: Gives the id under which executions are claimed.
         signing_key: Signs snapshots; None: a digest only.
         clock: The time, in seconds since the epoch.
+
+    Attributes:
+        watch: Told of everything that becomes durable; None: nobody is.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Engine:
         self._lock = threading.RLock()
         self._held = HeldExecutions(max_sessions=max(interpreter.limits.processes - 1, 1))
         self._turns = TurnRunner(store, interpreter, planner, signing_key, on_print)
+        self.watch: Watch | None = None
 
     @property
     def _worker(self) -> str:
@@ -137,6 +142,8 @@ class Engine:
         """
         with self._lock:
             late = self._store.reattempt(attempts)
+            if self.watch is not None:
+                self.watch.reattempted(attempts, late, self._held.get)
             for item in attempts:
                 held = self._held.get(item.execution_id)
                 if held is None:
@@ -283,6 +290,8 @@ class Engine:
             for held in touched:
                 self._held.drop(held.row.id)
             raise
+        if self.watch is not None:
+            self.watch.committed(settlements, turns, touched, result)
         for execution_id in result.stale:
             log.warning("turn was overtaken by another worker", extra={"execution_id": execution_id})
             self._held.drop(execution_id)

@@ -32,6 +32,7 @@ class Envelope:
     Attributes:
         progress: What the last heartbeat of the attempt before reported.
         is_watched: Whether the worker wants to know when it begins.
+        trace_context: Where the call belongs in a trace, as the W3C header `traceparent` says it, or None.
     """
 
     job_id: str
@@ -40,6 +41,7 @@ class Envelope:
     kwargs: dict[str, Any]
     progress: Any = None
     is_watched: bool = False
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def encode_envelope(
     *,
     progress: str | None = None,
     is_watched: bool = False,
+    trace_context: str | None = None,
 ) -> bytes:
     """The envelope of one attempt.
 
@@ -66,10 +69,13 @@ def encode_envelope(
         arguments: The codec's text of `[args, kwargs]`.
         progress: The codec's text of what the last heartbeat reported.
         is_watched: Whether the remote side is to tell that it has begun.
+        trace_context: As in `Envelope`; readers that do not know it ignore it.
     """
     head = json.dumps({"v": FORMAT, "job_id": job_id, "function": function}, separators=(",", ":"))
     if is_watched:
         head = f'{head[:-1]},"watched":true}}'
+    if trace_context is not None:
+        head = f'{head[:-1]},"trace":{json.dumps(trace_context)}}}'
     if progress is not None:
         head = f'{head[:-1]},"progress":{progress}}}'
     return _seal(f'{head[:-1]},"call":{arguments}}}'.encode(), key)
@@ -92,6 +98,7 @@ def decode_envelope(data: bytes | str, key: bytes | None) -> Envelope:
             dict(kwargs),
             body.get("progress"),
             bool(body.get("watched")),
+            None if body.get("trace") is None else str(body["trace"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DecodeError(

@@ -477,6 +477,8 @@ class CurrentCall:
         attempt: Which try this is; the first is 1.
         idempotency_key: The same for every attempt; hand it to services that accept one.
         progress: What the last heartbeat of the attempt before reported, or None.
+        trace_context: Where this attempt belongs in a trace, as the W3C header `traceparent` says it; None: no observer of
+            the worker traces it.
     """
 
     execution_id: str
@@ -486,6 +488,7 @@ class CurrentCall:
     progress: Any = None
     _beat: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
     _connect: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+    trace_context: str | None = None
 
     @property
     def idempotency_key(self) -> str:

@@ -141,6 +141,8 @@ class Held:
         """Become what the turn has made durable."""
         self.row.version += 1
         self.row.status = turn.status
+        if self.row.started_at is None:
+            self.row.started_at = turn.at
         self.row.wake_at = turn.wake_at
         self.row.next_batch = self.next_batch = turn.next_batch
         self.row.is_cancel_delivered = turn.is_cancel_delivered

@@ -22,8 +22,11 @@ from durable_monty.expiry import Expiry
 from durable_monty.firing import Firer
 from durable_monty.jobs import OpenJobs, job_id
 from durable_monty.models import CallStatus, Outcome
+from durable_monty.observers import LoadedObserver, Observers
+from durable_monty.observerspecs import WorkerInfo
 from durable_monty.records import DueCall
 from durable_monty.runtime import Runtime
+from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class Loop:
         default_name: The default executor's name; it is what `executor` stands for.
         poll_interval_seconds: Longest time between two looks at the database.
         on_step: Called with a name after each transaction and each hook; for tests that stop the process there.
+        observers: Told of everything that becomes durable here.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Loop:
         default_name: str,
         poll_interval_seconds: float,
         on_step: Callable[[str], None] = lambda name: None,
+        observers: Sequence[LoadedObserver] = (),
     ) -> None:
         self._runtime = runtime
         self._poll_interval_seconds = poll_interval_seconds
@@ -68,6 +73,8 @@ class Loop:
             is_signed=key is not None,
             transaction=runtime.store.transactions(runtime.want_look, runtime.clock).make,
         )
+        self._observers = Observers(observers)
+        self._watch = Watch(runtime.store, self._observers, self.jobs) if observers else None
         grace_seconds = runtime.config.worker.timeout_grace_seconds
         self._expiry = Expiry(runtime.store, self.jobs, grace_seconds, runtime.clock)
         # Calls whose time is over, to be cancelled at their executors once that is durable.
@@ -80,6 +87,7 @@ class Loop:
             signing_key=key,
             grace_seconds=grace_seconds,
             clock=runtime.clock,
+            watch=self._watch,
         )
         self._firer = Firer(runtime.store)
         self._cleaner = Cleaner(runtime.store, runtime.config.retention)
@@ -98,6 +106,9 @@ class Loop:
             self._executors.use(default_name, executor)
         self._changes = runtime.store.watch(runtime.want_look)
         self.checkpoints = 0
+        if self._watch is not None:
+            runtime.engine.watch = self._watch
+            self._observers.start(WorkerInfo(runtime.lease.worker, self._open_jobs, lambda: self._observers.dropped))
 
     def tick(self) -> bool:
         """One pass; returns whether there may be more to do at once.
@@ -185,6 +196,12 @@ class Loop:
         finally:
             if self._changes is not None:
                 self._changes.close()
+            if self._watch is not None:
+                self._runtime.engine.watch = None
+                self._observers.stop()
+
+    def _open_jobs(self) -> dict[str, int]:
+        return {executor.name: self.jobs.count(executor.name) for executor in self._executors.loaded}
 
     def _record(self, verdict: Verdict, *, submits: bool = True) -> None:
         """Make outcomes durable, with the turns that they allow; then tell the executors."""

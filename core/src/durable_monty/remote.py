@@ -152,6 +152,7 @@ class _Running:
             call.progress,
             self._heartbeats.beat if self._heartbeats is not None else None,
             transaction.connect if transaction is not None else None,
+            trace_context=call.trace_context,
         )
         self._token = functions.current.set(current)
 
@@ -198,12 +199,14 @@ def make_envelope(
     *,
     job_id: str,
     attempt: int | None = None,
+    trace_context: str | None = None,
 ) -> bytes:
     """An envelope for `run`, as the core makes them; for tests and for tools around an executor.
 
     Args:
         function: Dotted path.
         job_id: `<execution_id>-<call_id>-<attempt>`; with `attempt` given, `<execution_id>-<call_id>` is enough.
+        trace_context: What the function finds in `current_call().trace_context`.
 
     Raises:
         EncodeError: An argument cannot be carried.
@@ -214,7 +217,10 @@ def make_envelope(
     parse_job_id(job_id)
     args_text = codec.dumps(convert.plain(list(args)), path="args")
     kwargs_text = codec.dumps(convert.plain(dict(kwargs or {})), path="kwargs")
-    return encode_envelope(job_id, functions.normalized(function), f"[{args_text},{kwargs_text}]", signing_key())
+    arguments = f"[{args_text},{kwargs_text}]"
+    return encode_envelope(
+        job_id, functions.normalized(function), arguments, signing_key(), trace_context=trace_context
+    )
 
 
 @dataclass(frozen=True, slots=True)

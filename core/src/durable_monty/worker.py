@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from durable_monty.loop import Loop
+from durable_monty.observers import load, wrap
 
 if TYPE_CHECKING:
     from durable_monty.service import OrchestratorService
@@ -27,10 +28,11 @@ class Worker:
             PostgreSQL in any process, are acted on at once.
         on_step: Called with a name after each transaction and each hook of the loop; for tests that end the process
             between two of them.
+        observers: Objects with hooks of `durable_monty.observerspecs`, told besides those that the configuration names.
 
     Raises:
-        PluginError: At `run`: the executor's plug-in is missing or broken.
-        ConfigError: At `run`: the executor's settings cannot be used.
+        PluginError: At `run`: the plug-in of an executor or observer is missing or broken.
+        ConfigError: At `run`: its settings cannot be used.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Worker:
         poll_interval: float = 1.0,
         *,
         on_step: Callable[[str], None] = lambda name: None,
+        observers: Iterable[Any] = (),
     ) -> None:
         if not poll_interval > 0:
             raise ValueError(f"poll_interval is {poll_interval!r}; it must be more than 0 seconds")
@@ -49,6 +52,7 @@ class Worker:
         if isinstance(executor, str):
             self._runtime.use_default_executor(executor)
         self._on_step = on_step
+        self._observers = list(observers)
         self._stopping = threading.Event()
         self._grace_seconds = _STOP_GRACE_SECONDS
         self._loop: Loop | None = None
@@ -113,8 +117,11 @@ class Worker:
 
     def _opened(self) -> Loop:
         if self._loop is None:
+            config = self._runtime.config
+            observing = [load(name, *config.observer_plugin_of(name)) for name in config.observe]
+            observing += [wrap(item) for item in self._observers]
             self._loop = Loop(
-                self._runtime, self._executor, self._runtime.config.executor, self._poll_interval, self._on_step
+                self._runtime, self._executor, config.executor, self._poll_interval, self._on_step, observing
             )
             self._runtime.has_worker = True
         return self._loop

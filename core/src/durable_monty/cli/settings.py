@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,14 +149,19 @@ def show_config(as_json: bool, config_path: str | None) -> None:
 @json_option
 @config_option
 def check_config(as_json: bool, config_path: str | None) -> None:
-    """Check the configuration, with the settings of every executor it names; exits with 2 if it cannot be used."""
+    """Check the configuration, with the settings of every executor and observer it names.
+
+    Exits with 2 if it cannot be used.
+    """
     from pathlib import Path
 
-    from durable_monty import config, plugins
+    from durable_monty import config, observers, plugins
 
     chosen = config.load(config_path)
     for name in sorted({*chosen.executors, *chosen.executor_names()}):
         plugins.load(name, *chosen.plugin_of(name))
+    for name in chosen.observe:
+        observers.load(name, *chosen.observer_plugin_of(name))
     file = config_path or config.find(Path.cwd())
     if as_json:
         print_json({"file": str(file) if file else None, "status": "ok"})
@@ -167,16 +172,23 @@ def check_config(as_json: bool, config_path: str | None) -> None:
 @config.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the configuration file, installed plug-ins included."""
-    from durable_monty import config, plugins
+    from durable_monty import config, observers, plugins
+
+    executors = _settings(plugins.available(), plugins.plugin_class, "an executor")
+    print_json(config.json_schema(executors, _settings(observers.available(), observers.observer_class, "an observer")))
+
+
+def _settings(names: Iterable[str], class_of: Callable[[str], Any], what: str) -> dict[str, Any]:
+    """The settings model of each plug-in; one that does not load is named and left out."""
     from durable_monty.errors import PluginError
 
-    settings = {}
-    for name in plugins.available():
+    found = {}
+    for name in names:
         try:
-            settings[name] = plugins.plugin_class(name).Settings
+            found[name] = class_of(name).Settings
         except PluginError as error:
-            click.echo(f"warning: the schema lacks the settings of an executor: {error}", err=True)
-    print_json(config.json_schema(settings))
+            click.echo(f"warning: the schema lacks the settings of {what}: {error}", err=True)
+    return found
 
 
 @click.group(cls=Group)
