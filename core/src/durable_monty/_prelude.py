@@ -17,9 +17,8 @@ _PLAIN = "from asyncio import gather as _gather, sleep as _sleep"
 
 _SCOPED = """
 from asyncio import gather as _tasks, sleep as _sleep
-def _scoped_gather(*aws):
-    return _gather_in(_here(), aws)
-async def _gather_in(here, aws):
+async def _scoped_gather(*aws):
+    here = _here(aws)
     async def lane(aw):
         _enter(here)
         return await aw
@@ -28,12 +27,10 @@ _gather = _scoped_gather
 """
 
 _RACE = """
-def race(*aws):
-    return _race(_here(), aws)
-async def _race(here, aws):
+async def race(*aws):
     if not aws:
         raise ValueError('race() needs at least one awaitable')
-    scope = _open(here, aws)
+    scope = _open(_here(), aws)
     ended = []
     async def lane(i, aw):
         _enter(scope)
@@ -56,13 +53,11 @@ async def _race(here, aws):
 """
 
 _TIMEOUT = """
-def timeout(aw, seconds):
+async def timeout(aw, seconds):
     async def expire():
         await _sleep(seconds)
         raise TimeoutError(f'not done within {seconds} s')
-    return _first_value(_race(_here(), (aw, expire())))
-async def _first_value(race):
-    return (await race)[1]
+    return (await race(aw, expire()))[1]
 """
 
 _SETTLE = """
@@ -110,10 +105,12 @@ def as_completed(aws):
     async def item():
         if not begun:
             begun.append(True)
+            at = _here()
             try:
                 await _all(*[lane(aw) for aw in todo], halt())
             except RuntimeError:
                 pass
+            _enter(at)
         while not ended:
             await _next(box)
         value, error = ended.popleft()
@@ -202,7 +199,6 @@ _SERVED = ("send_signal", "child", "start_child", "publish", "emit")
 """What the engine serves under the name that the workflow uses."""
 HOSTED: Mapping[str, tuple[str, ...]] = {
     "race": ("_here", "_open", "_enter", "_close"),
-    "timeout": ("_here",),
     "as_completed": ("_here", "_enter", "_box", "_put", "_next"),
     "signal": ("_signal",),
 }
