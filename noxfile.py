@@ -115,6 +115,14 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session(python=FOUND[:1] or None)
+def properties(session: nox.Session) -> None:
+    """Compare many random workflows with plain asyncio: `nox -s properties -- 2000`."""
+    _install(session, "tests")
+    examples = session.posargs[:1] or ["1000"]
+    session.run("pytest", "-q", "tests/test_properties.py", *session.posargs[1:], env={"EXAMPLES": examples[0]})
+
+
+@nox.session(python=FOUND[:1] or None)
 def constraints(session: nox.Session) -> None:
     """Resolve every dependency anew and write constraints.txt."""
     session.install("uv")
