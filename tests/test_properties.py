@@ -42,7 +42,7 @@ def virtual():
 @given(shape=shapes(), crashes=CRASHES)
 # What was cancelled under asyncio before it began.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.timeout(3600 if EXAMPLES else 180)
+@pytest.mark.timeout(7200 if EXAMPLES else 600)
 def test_any_workflow_with_any_crashes_returns_what_asyncio_returns(virtual, shape, crashes):
     """Every crash loses all that is in memory, every second kind the snapshots as well."""
     expected = plain(shape)

@@ -98,3 +98,10 @@ def process_id() -> int:
 @function
 def exit_process() -> None:
     os._exit(3)
+
+
+@function
+def must_exist(path: str) -> str:
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+    return path
