@@ -180,6 +180,22 @@ def test_the_jobs_of_a_dead_worker_go_to_one_heir(waiting):
     assert waiting.execution("e").worker is None
 
 
+def test_tokens_are_stored_and_calls_put_back_many_at_a_time(store):
+    """One transaction whatever there is; attempts that are over stay what they are."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(4)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "a", ("e", 1, 1): "b", ("e", 2, 2): "another attempt"})
+    store.put_back([("e", 1, 1), ("e", 3, 1)], NOW)
+    found = [(row.status.value, row.token, row.worker) for row in store.calls("e")]
+    assert found == [
+        ("submitted", "a", "w"),
+        ("pending", "b", None),
+        ("submitting", None, "w"),
+        ("pending", None, None),
+    ]
+
+
 def test_pending_calls_are_claimed_once_the_oldest_first(waiting):
     pending = [call(n, executor="x", due_at=NOW - n) for n in (1, 2, 3)]
     for row in pending:

@@ -61,11 +61,12 @@ from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, execution
 from durable_monty.store.starting import Starting
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
+# Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    calls.c.status.in_(_AT_EXECUTOR),
+    or_(*(calls.c.status == status for status in _AT_EXECUTOR)),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
