@@ -84,6 +84,18 @@ def test_an_outcome_is_recorded_although_the_turn_with_it_was_overtaken(waiting)
     assert waiting.execution("e").wake_at is not None, "whoever holds it is told"
 
 
+def test_an_outcome_without_a_turn_wakes_whoever_holds_the_execution_now(waiting):
+    """A worker that was taken over while it was stopped still takes itself for the holder."""
+    before = waiting.execution("e").wake_at
+    assert waiting.commit("w", [settlement("e", call_id=5)], [], [], NOW).stale == frozenset()
+    assert waiting.execution("e").wake_at == before, "it is the holder's own: nobody has to be told"
+    waiting.release("w", ["e"], set(), NOW)
+    waiting.claim("heir", NOW, 1, ["e"])
+    assert waiting.commit("w", [settlement("e")], [], [], NOW).stale == {"e"}
+    assert waiting.execution("e").wake_at == NOW
+    assert waiting.execution("e").worker == "heir"
+
+
 def test_the_outcome_that_came_first_stays(waiting):
     waiting.commit("w", [settlement("e", value="3")], [], ["e"], NOW)
     result = waiting.commit("w", [settlement("e", value="4")], [], ["e"], NOW)

@@ -173,10 +173,11 @@ class Engine:
         extra: list[Settlement] = []
         turns: list[Turn] = []
         touched: list[Held] = []
+        taken: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
-            if held is not None:
-                held.settle(item)
+            if held is not None and held.settle(item):
+                taken.append(item)
         for execution_id in ids:
             held = self._held.get(execution_id)
             if held is None:
@@ -191,7 +192,23 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        return self._commit([*settlements, *extra], turns, touched, now)
+        advanced, ignored = self._commit([*settlements, *extra], turns, touched, now)
+        self._forget_refused(taken, ignored, now)
+        return advanced
+
+    def _forget_refused(self, taken: Sequence[Settlement], ignored: Collection[str], now: float) -> None:
+        """Load executions anew that were told of an outcome which the store had to refuse.
+
+        It was of the attempt that is known here; another worker has begun a later one, or has ended the call.
+        """
+        mistaken = {
+            item.execution_id for item in taken if job_id_of(item.execution_id, item.call_id, item.attempt) in ignored
+        }
+        held = [execution_id for execution_id in mistaken if execution_id in self._held]
+        for execution_id in held:
+            self._held.drop(execution_id)
+        if held:
+            self._store.commit(self._worker, (), (), held, now)
 
     def close_children(self) -> None:
         """Ask for the cancellation of children that are to end with their parent, or with the call for them.
@@ -255,7 +272,7 @@ class Engine:
 
     def _commit(
         self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], now: float
-    ) -> Advanced:
+    ) -> tuple[Advanced, Collection[str]]:
         parents = {item.execution_id for item in settlements if item.requires is not None}
         foreign = {item.execution_id for item in settlements if item.execution_id not in self._held}
         for turn in turns:
@@ -284,7 +301,7 @@ class Engine:
         advanced.is_busy = result.is_more or bool(parents)
         if any(turn.status.is_terminal or turn.settlements for turn in turns):
             self._close_children_of(touched)
-        return advanced
+        return advanced, result.ignored
 
     def _close_children_of(self, touched: Sequence[Held]) -> None:
         """See at once to children whose parent or call may just have ended; `close_children` would find them later."""

@@ -103,17 +103,22 @@ class Held:
         """The open calls that end by themselves at their due time: timers, and signals with a timeout."""
         return list(self._timed.values())
 
-    def settle(self, item: Settlement) -> None:
-        """Take an outcome into the copy; a late one is left to the store to refuse."""
+    def settle(self, item: Settlement) -> bool:
+        """Take an outcome into the copy, unless it is late; returns whether it was taken.
+
+        A later attempt than the one that is known here was begun by another worker. The store has the last word.
+        """
         call = self.open.get(item.call_id)
-        if call is None or call.attempt != item.attempt:
-            return
+        if call is None or call.attempt > item.attempt:
+            return False
         del self.open[item.call_id]
         self._timed.pop(item.call_id, None)
         self.channels.pop(item.call_id, None)
         self._functions.discard(item.call_id)
         call.status, call.outcome, call.ended_at = item.status, item.outcome, item.ended_at
+        call.attempt = item.attempt
         self.undelivered[item.call_id] = call
+        return True
 
     def reattempt(self, item: NextAttempt) -> None:
         """Take over that an attempt failed and the next one is due."""

@@ -134,7 +134,8 @@ class Store:
 
         A turn is recorded only if its execution still has the version that the turn started from and is held by
         `worker`; a settlement only if its call is open and its attempt the current one. Nothing else of a stale
-        turn is recorded, but settlements are, and a stale execution is woken.
+        turn is recorded, but settlements are, and a stale execution is woken. So is one that gets an outcome without a
+        turn if another worker holds it; it counts as stale as well.
 
         Args:
             wake: Executions that got an outcome without a turn, so that whoever may advance them does.

@@ -1,0 +1,94 @@
+"""What one worker holds in memory while others write to the same executions."""
+
+from __future__ import annotations
+
+import pytest
+
+from durable_monty import OrchestratorService, codec
+from durable_monty.config import Config
+from durable_monty.models import CallStatus, Failure
+from durable_monty.records import NextAttempt, Settlement
+
+CODE = """
+from asyncio import gather
+async def two():
+    return [await first(1), await second(2)]
+await gather(two(), third(3))
+"""
+
+
+def first(i): ...
+def second(i): ...
+def third(i): ...
+
+
+class Process:
+    """One of several on the same database."""
+
+    def __init__(self, store):
+        self.service = OrchestratorService(store, Config())
+        self.service.runtime.has_worker = True
+        self.service.runtime.lease.renew()
+        self.engine = self.service.runtime.engine
+
+    def settle(self, call_id, value, attempt=1):
+        item = Settlement("it", call_id, attempt, CallStatus.COMPLETED, codec.dumps(value), 1.0)
+        return self.engine.advance([item])
+
+    def result(self):
+        while self.service.runtime.store.has_due(self.service.runtime.lease.worker, 1e12):
+            self.engine.advance_due()
+        return self.service.get_result("it")
+
+
+@pytest.fixture
+def processes(store):
+    """Two; the first holds execution `it`, which waits for calls 0 (`third`) and 1 (`first`)."""
+    both = [Process(store), Process(store)]
+    both[0].service.start_execution(CODE, [first, second, third], execution_id="it", check=False)
+    both[0].engine.advance_due()
+    yield both
+    for process in both:
+        process.service.runtime.interpreter.close()
+
+
+def fail(process, call_id, attempt):
+    failure = Failure("lost", "Lost", "gone")
+    process.engine.reattempt([NextAttempt("it", call_id, attempt, failure, 1.0, 1.0, 1)])
+
+
+def test_the_holder_takes_the_outcome_of_an_attempt_that_another_worker_began(processes):
+    holder, other = processes
+    fail(other, 0, 1)
+    holder.settle(0, "c", attempt=2)
+    holder.settle(1, "a")
+    holder.settle(2, "b")
+    assert holder.result() == [["a", "b"], "c"]
+
+
+def test_the_holder_does_not_keep_an_outcome_that_the_store_refused(processes):
+    """It knows the first attempt only; the second has begun elsewhere, and its outcome is the one that counts."""
+    holder, other = processes
+    fail(other, 0, 1)
+    holder.settle(0, "late", attempt=1)
+    holder.settle(1, "a")
+    holder.settle(2, "b")
+    (call,) = [row for row in holder.service.runtime.store.calls("it") if row.call_id == 0]
+    assert (call.status, call.batch) == ("pending", None)
+    holder.settle(0, "c", attempt=2)
+    assert holder.result() == [["a", "b"], "c"]
+
+
+def test_an_outcome_that_a_former_holder_records_reaches_the_holder(processes):
+    """A worker that was stopped past its lease still takes itself for the holder."""
+    former, heir = processes
+    former_id = former.service.runtime.lease.worker
+    (lease_until,) = [until for who, until in former.service.runtime.store.list_workers() if who.id == former_id]
+    former.service.runtime.store.take_over(former_id, lease_until, heir.service.runtime.lease.worker, 1.0)
+    heir.engine.advance_due()
+    former.settle(0, "c")
+    assert heir.service.runtime.store.has_due(heir.service.runtime.lease.worker, 1e12)
+    heir.engine.advance_due()
+    heir.settle(1, "a")
+    heir.settle(2, "b")
+    assert heir.result() == [["a", "b"], "c"]
