@@ -180,6 +180,24 @@ def test_a_worker_that_renewed_its_lease_is_not_taken_over(store):
     assert len(store.list_workers()) == 1
 
 
+def test_a_worker_that_was_taken_for_dead_claims_nothing_until_it_has_renewed_its_lease(waiting):
+    """If it died after a claim that nobody knows of, that would be held for ever."""
+    mine, other = new_identity(), new_identity()
+    waiting.register(mine, NOW)
+    waiting.register(other, NOW)
+    assert waiting.take_over(mine.id, NOW, "heir", NOW + 1) == []
+    assert mine.id not in [identity.id for identity, _ in waiting.list_workers()]
+    waiting.release("w", ["e"], {"e"}, NOW)
+    waiting.put_back([("e", 0, 1)], NOW)
+    executor = waiting.calls("e")[0].executor
+    assert waiting.claim(mine.id, NOW + 2, 10) == []
+    assert waiting.claim_calls(mine.id, executor, NOW + 2, 10) == []
+    assert waiting.take_over(other.id, NOW, mine.id, NOW + 2) is None
+    waiting.register(mine, NOW + 20)
+    assert [item.row.id for item in waiting.claim(mine.id, NOW + 2, 10)] == ["e"]
+    assert waiting.take_over(other.id, NOW, mine.id, NOW + 2) == []
+
+
 def test_the_jobs_of_a_dead_worker_go_to_one_heir(waiting):
     dead = new_identity()
     waiting.register(dead, NOW)

@@ -71,6 +71,7 @@ _AT_EXECUTOR_STILL = update(calls).where(
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
 _IN_LIMIT = 500
+_REMEMBERED_SECONDS = 86400.0
 
 
 class Store:
@@ -185,7 +186,7 @@ class Store:
             skip: Executions that the worker is at work on.
         """
         free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
-        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE))
+        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE), _may_claim(worker))
         if ids is None:
             chosen = chosen.where(executions.c.wake_at <= now, executions.c.id.not_in(list(skip)[:_IN_LIMIT]))
             chosen = chosen.order_by(executions.c.wake_at)
@@ -400,6 +401,7 @@ class Store:
                 calls.c.status == CallStatus.PENDING.value,
                 calls.c.executor == executor,
                 calls.c.due_at <= now,
+                _may_claim(worker),
             )
             .order_by(calls.c.due_at)
             .limit(limit)
@@ -465,11 +467,14 @@ class Store:
     def list_workers(self) -> list[tuple[WorkerIdentity, float]]:
         """Every worker that has not been taken over, with the end of its lease."""
         with self._connections.read() as connection:
-            rows = connection.execute(select(workers)).all()
+            rows = connection.execute(select(workers).where(workers.c.lease_until >= 0)).all()
         return [(WorkerIdentity(row.id, row.host, row.pid, row.process_started), row.lease_until) for row in rows]
 
     def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
         """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.
+
+        It is remembered for a day as taken over: should it be alive after all, it claims nothing until it has renewed
+        its lease.
 
         Args:
             lease_until: The end of its lease as it was read; if it has been renewed since, nothing happens.
@@ -477,7 +482,12 @@ class Store:
         Returns:
             The dead worker's open jobs, or None if it turned out to be alive or another worker was faster.
         """
-        gone = delete(workers).where(workers.c.id == dead, workers.c.lease_until == lease_until)
+        gone = (
+            update(workers)
+            .where(workers.c.id == dead, workers.c.lease_until == lease_until, _may_claim(heir))
+            .values(lease_until=-now)
+        )
+        forgotten = delete(workers).where(workers.c.lease_until < 0, workers.c.lease_until > _REMEMBERED_SECONDS - now)
         jobs = (
             update(calls)
             .where(calls.c.worker == dead, calls.c.status.in_(_AT_EXECUTOR))
@@ -487,6 +497,7 @@ class Store:
         with self._connections.write() as connection:
             if connection.execute(gone).rowcount == 0:
                 return None
+            connection.execute(forgotten)
             connection.execute(
                 update(executions)
                 .where(executions.c.worker == dead, executions.c.status.in_(_ALIVE))
@@ -611,6 +622,12 @@ def _snapshots() -> Select[Any]:
     """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
     state = cast(snapshots.c.snapshot, LargeBinary).label("snapshot")
     return select(*(column for column in snapshots.c if column.name != "snapshot"), state)
+
+
+def _may_claim(worker: str) -> ColumnElement[bool]:
+    """Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since."""
+    mine = select(workers.c.id).where(workers.c.id == worker)
+    return or_(mine.where(workers.c.lease_until >= 0).with_for_update(read=True).exists(), ~mine.exists())
 
 
 def _status_at_rest() -> Any:
