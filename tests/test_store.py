@@ -103,6 +103,14 @@ def test_the_outcome_that_came_first_stays(waiting):
     assert waiting.call("e", 0).outcome == "3"
 
 
+def test_a_delivery_is_not_lost_if_another_worker_has_recorded_the_same_outcome_at_the_same_time(waiting):
+    """The turn is not recorded; the outcome is delivered from the log."""
+    waiting.commit("other", [settlement("e")], [], ["e"], NOW)
+    mine = turn("e", version=1, deliveries=[Delivery(0, 0, 0)], calls=[call(1)])
+    assert waiting.commit("w", [settlement("e"), settlement("e", call_id=7)], [mine], [], NOW).stale == {"e"}
+    assert [(row.call_id, row.batch) for row in waiting.calls("e")] == [(0, None)]
+
+
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):
     following = NextAttempt("e", 0, 1, Failure("lost", "Lost", "gone"), NOW + 1, NOW, lost=1)
     assert not waiting.reattempt([following])

@@ -38,7 +38,7 @@ WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt
 _IS_SETTLED = """
 SELECT 1 FROM calls
 WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt AND status = :status
-    AND ended_at = :ended_at AND outcome = :outcome
+    AND ended_at = :ended_at AND outcome = :outcome AND batch IS :batch AND position IS :position
 """
 _DELIVER = """
 UPDATE calls SET batch = :batch, position = :position WHERE execution_id = :execution_id AND call_id = :call_id
