@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -109,6 +110,20 @@ def test_a_delivery_is_not_lost_if_another_worker_has_recorded_the_same_outcome_
     mine = turn("e", version=1, deliveries=[Delivery(0, 0, 0)], calls=[call(1)])
     assert waiting.commit("w", [settlement("e"), settlement("e", call_id=7)], [mine], [], NOW).stale == {"e"}
     assert [(row.call_id, row.batch) for row in waiting.calls("e")] == [(0, None)]
+
+
+def test_what_follows_from_a_turn_is_not_recorded_without_it(store):
+    """The end of a child for its parent, and the losers of a race: the turn delivered what somebody else has ended."""
+    start(store, "parent", "child")
+    store.claim("w", time.time(), 10)
+    began = [turn(name, calls=[call(0, worker="w"), call(1, worker="w")]) for name in ("parent", "child")]
+    store.commit("w", [], began, [], NOW)
+    store.commit("other", [settlement("child", value="9")], [], ["child"], NOW)
+    follows = [replace(settlement("parent"), requires="child"), replace(settlement("child", 1), requires="child")]
+    ends = turn("child", version=1, deliveries=[Delivery(0, 0, 0), Delivery(1, 1, 0)])
+    assert store.commit("w", [settlement("child"), *follows], [ends], [], NOW).stale == {"child"}
+    assert store.calls("parent")[0].status == "submitting"
+    assert [row.outcome for row in store.calls("child")] == ["9", None]
 
 
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):

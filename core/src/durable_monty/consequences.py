@@ -124,7 +124,9 @@ class Consequences:
             row.status, row.outcome, row.ended_at = status, outcome, self._now
             self._held.undelivered[row.call_id] = row
         else:
-            item = Settlement(self._held.row.id, row.call_id, row.attempt, status, outcome, self._now)
+            own = self._held.row.id
+            # Without the turn the race is not decided.
+            item = Settlement(own, row.call_id, row.attempt, status, outcome, self._now, requires=own)
             self.settlements.append(item)
             self._held.settle(item)
         return answer_of(row)

@@ -273,7 +273,7 @@ class Engine:
     def _commit(
         self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], now: float
     ) -> tuple[Advanced, Collection[str]]:
-        parents = {item.execution_id for item in settlements if item.requires is not None}
+        parents = {item.execution_id for item in settlements if item.requires not in (None, item.execution_id)}
         foreign = {item.execution_id for item in settlements if item.execution_id not in self._held}
         for turn in turns:
             if turn.execution_id in parents and not turn.status.is_terminal:

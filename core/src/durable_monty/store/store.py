@@ -149,8 +149,9 @@ class Store:
         blocked: set[str] = set()
         while True:
             recordable = [turn for turn in turns if turn.execution_id not in blocked]
+            wanted = [item for item in settlements if item.requires is None or item.requires not in blocked]
             try:
-                result = self._commit_turns(worker, settlements, recordable, {*wake, *blocked}, now)
+                result = self._commit_turns(worker, wanted, recordable, {*wake, *blocked}, now)
             except LateDelivery as late:
                 blocked |= late.executions
             else:
