@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from durable_monty import OrchestratorService, codec
+from durable_monty import OrchestratorService, Worker, codec
 from durable_monty.config import Config
+from durable_monty.errors import StoreUnreachable
 from durable_monty.models import CallStatus, Failure
 from durable_monty.records import NextAttempt, Settlement
+from support import functions as host
+from support.scripted import Scripted
+
+FUNCTIONS = [host.identity, host.fail_until_third]
 
 CODE = """
 from asyncio import gather
@@ -92,3 +97,27 @@ def test_an_outcome_that_a_former_holder_records_reaches_the_holder(processes):
     heir.settle(1, "a")
     heir.settle(2, "b")
     assert heir.result() == [["a", "b"], "c"]
+
+
+@pytest.mark.parametrize("method", ["claim_calls", "commit", "claim", "reattempt", "register"])
+def test_calls_that_were_claimed_in_a_commit_of_unknown_outcome_are_not_forgotten(store, monkeypatch, method):
+    """The connection broke between the commit and the answer, and the worker lives on."""
+    service = OrchestratorService(store, Config())
+    execution_id = service.start_execution("[await identity(1), await fail_until_third()]", FUNCTIONS)
+    if method == "claim_calls":
+        service.process_execution(execution_id)
+    broken = []
+    original = getattr(store, method)
+
+    def breaking(*args, **kwargs):
+        answer = original(*args, **kwargs)
+        if len(broken) < 3:
+            broken.append(method)
+            raise StoreUnreachable("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(store, method, breaking)
+    Worker(service, Scripted()).run(until_complete=True)
+    assert len(broken) == 3
+    assert service.get_result(execution_id) == [1, 3]
+    service.close()

@@ -95,6 +95,8 @@ class Loop:
             if taken_over:
                 log.info("took over jobs of a worker that is gone", extra={"jobs": len(taken_over)})
                 self._dispatcher.resume(taken_over)
+            if self._failures:
+                self._dispatcher.resume(self._unknown_jobs())
             arrivals = self._collector.take()
             if arrivals:
                 self._record(self._collector.judge(arrivals))
@@ -231,6 +233,11 @@ class Loop:
             self._on_step("calls claimed")
             self._submit(calls)
         return False
+
+    def _unknown_jobs(self) -> list[DueCall]:
+        """What this worker claimed in transactions that it took for failed."""
+        claimed = self._runtime.store.jobs_of(self._runtime.lease.worker)
+        return [due for due in claimed if self.jobs.get(job_id(due)) is None]
 
     def _is_look_due(self) -> bool:
         return self._runtime.looks_wanted != self._looks_seen or self._look_at <= self._runtime.clock()

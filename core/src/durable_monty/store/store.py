@@ -417,6 +417,12 @@ class Store:
         with self._connections.write() as connection:
             return [_due_call(row) for row in connection.execute(statement).mappings()]
 
+    def jobs_of(self, worker: str) -> list[DueCall]:
+        """The calls whose jobs this worker watches, or is about to submit."""
+        query = select(calls).where(calls.c.worker == worker, calls.c.status.in_(_AT_EXECUTOR))
+        with self._connections.read() as connection:
+            return [_due_call(row) for row in connection.execute(query).mappings()]
+
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""
         query = select(calls.c.executor).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at <= now)
