@@ -50,6 +50,8 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
+    if session.python != FOUND[0]:
+        arguments = [*arguments, "-m", "not examples and not chaos and not planted and not slow"]
     session.run("pytest", "-q", *arguments)
 
 
@@ -120,6 +122,16 @@ def properties(session: nox.Session) -> None:
     _install(session, "tests")
     examples = session.posargs[:1] or ["1000"]
     session.run("pytest", "-q", "tests/test_properties.py", *session.posargs[1:], env={"EXAMPLES": examples[0]})
+
+
+@nox.session(python=FOUND[:1] or None)
+def simulate(session: nox.Session) -> None:
+    """Simulate workers and everything that can go wrong: `nox -s simulate -- --seeds 10000`, or `-- planted`."""
+    _install(session, "tests")
+    if session.posargs[:1] == ["planted"]:
+        session.run("pytest", "-q", "-m", "planted", "tests/test_simulation.py", *session.posargs[1:])
+    else:
+        session.run("python", "tests/simulation", *(session.posargs or ["--seeds", "1000"]))
 
 
 @nox.session(python=FOUND[:1] or None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -78,9 +79,7 @@ async def main():
         return self._numbers
 
     def _seconds(self) -> float:
-        # The golden ratio's multiples: no two sums of different ones are equal.
-        fraction = self._number() * 0.6180339887498949 % 1
-        return round(self._draw(st.integers(1, 6)) + fraction, 9)
+        return self._draw(st.integers(1, 6)) + round(Random(self._number()).random(), 9)
 
     def _step(self) -> str:
         is_good = self._draw(st.integers(0, 5)) > 0
