@@ -121,3 +121,26 @@ def test_calls_that_were_claimed_in_a_commit_of_unknown_outcome_are_not_forgotte
     assert len(broken) == 3
     assert service.get_result(execution_id) == [1, 3]
     service.close()
+
+
+def test_turns_are_not_half_recorded_if_the_database_goes_away_between_two_of_them(store, monkeypatch):
+    """The first of several turns has run; the second cannot read its snapshot."""
+    process = Process(store)
+    for name in ("it", "other"):
+        process.service.start_execution("await second(await first(1))", [first, second], execution_id=name, check=False)
+    process.engine.advance_due()
+    outcomes = [Settlement(name, 0, 1, CallStatus.COMPLETED, "1", 1.0) for name in ("it", "other")]
+    run, turns = process.engine._turns.run, []
+
+    def broken(*arguments):
+        turns.append(arguments)
+        if len(turns) == 2:
+            raise StoreUnreachable("gone")
+        return run(*arguments)
+
+    monkeypatch.setattr(process.engine._turns, "run", broken)
+    with pytest.raises(StoreUnreachable):
+        process.engine.advance(outcomes)
+    process.engine.advance(outcomes)
+    assert [len(store.calls(name)) for name in ("it", "other")] == [2, 2]
+    process.service.close()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from durable_monty.errors import StoreError
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
@@ -169,6 +168,17 @@ class Engine:
             self._held.put(Held(claimed))
 
     def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+        ids = set(ids)
+        try:
+            return self._run_held(ids, settlements, capacity)
+        except BaseException:
+            # What is in memory may be ahead of the database or behind it; the database decides. Turns that were run
+            # before this happened have told their sandboxes of outcomes, and nobody will record what they called.
+            for execution_id in ids | {item.execution_id for item in settlements}:
+                self._held.drop(execution_id)
+            raise
+
+    def _run_held(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
         now = self._clock()
         extra: list[Settlement] = []
         turns: list[Turn] = []
@@ -278,13 +288,7 @@ class Engine:
         for turn in turns:
             if turn.execution_id in parents and not turn.status.is_terminal:
                 turn.wake_at = now
-        try:
-            result = self._store.commit(self._worker, settlements, turns, foreign | parents, now)
-        except StoreError:
-            # What is in memory may be ahead of the database or behind it; the database decides.
-            for held in touched:
-                self._held.drop(held.row.id)
-            raise
+        result = self._store.commit(self._worker, settlements, turns, foreign | parents, now)
         for execution_id in result.stale:
             log.warning("turn was overtaken by another worker", extra={"execution_id": execution_id})
             self._held.drop(execution_id)
