@@ -31,8 +31,8 @@ class Crashed(BaseException):
     """The process is gone."""
 
 
-class Violation(Exception):
-    """Something happened that must never happen."""
+class Violation(BaseException):
+    """Something happened that must never happen. Not an `Exception`: what a plug-in raises is no news to the engine."""
 
 
 class NodeConnections(Connections):
