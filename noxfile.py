@@ -52,7 +52,7 @@ def tests(session: nox.Session) -> None:
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
     # What takes long and does not depend on the interpreter runs on the first one only.
     if not session.posargs and session.python not in (None, *FOUND[:1]):
-        arguments += ["-m", "not examples and not chaos and not slow"]
+        arguments += ["-m", "not examples and not chaos and not planted and not slow"]
     session.run("pytest", "-q", *arguments)
 
 
@@ -122,6 +122,24 @@ def chaos(session: nox.Session) -> None:
     """Kill processes at random for minutes, and count what was lost."""
     _install(session, "tests")
     session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def properties(session: nox.Session) -> None:
+    """Compare many random workflows with plain asyncio: `nox -s properties -- 2000`."""
+    _install(session, "tests")
+    examples = session.posargs[:1] or ["1000"]
+    session.run("pytest", "-q", "tests/test_properties.py", *session.posargs[1:], env={"EXAMPLES": examples[0]})
+
+
+@nox.session(python=FOUND[:1] or None)
+def simulate(session: nox.Session) -> None:
+    """Simulate workers and everything that can go wrong: `nox -s simulate -- --seeds 10000`, or `-- planted`."""
+    _install(session, "tests")
+    if session.posargs[:1] == ["planted"]:
+        session.run("pytest", "-q", "-m", "planted", "tests/test_simulation.py", *session.posargs[1:])
+    else:
+        session.run("python", "tests/simulation", *(session.posargs or ["--seeds", "1000"]))
 
 
 @nox.session(python=FOUND[:1] or None)

@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from durable_monty import Worker
+from durable_monty.models import CallStatus
+from durable_monty.records import Settlement
 from support import functions as host
 
 FLOW = "from durable_monty.flow import race, timeout, settle, map, as_completed, signal, saga, uuid4, sleep_until\n"
@@ -228,6 +230,114 @@ def test_a_call_made_before_the_race_is_in_it(by_hand):
     run.complete("first", 1, value="won")
     assert run.open().keys() == {("cleanup", 0)}
     assert ("second", "cancelled") in run.statuses()
+
+
+@pytest.mark.parametrize(
+    "awaitable",
+    [
+        "gather(first(1), first(2))",
+        "timeout(first(1), 500)",
+        "race(first(1), pipeline(2))",
+        "gather(pipeline(1), first(2))",
+    ],
+)
+def test_what_is_built_outside_a_race_runs_in_it(by_hand, awaitable):
+    """The arguments of an argument are evaluated before the race begins; they lose with it all the same."""
+    code = PIPELINE.format(helper="race, timeout") + f"w = await race({awaitable}, one(9))\nawait cleanup(0)\nw[0]"
+    run = by_hand.start(code, [first, second, third, one, cleanup])
+    run.complete("one", 9)
+    assert run.open().keys() == {("cleanup", 0)}
+    run.complete("cleanup", 0)
+    assert run.result == 1
+
+
+CAREFUL = """
+async def careful(i):
+    try:
+        await first(i)
+    finally:
+        await cleanup(i)
+        await third(i)
+"""
+
+
+def test_losers_of_a_race_within_a_race_clean_up_all_of_them(by_hand):
+    code = f"{FLOW}{CAREFUL}w = await race(race(careful(1), careful(2)), one(9))\nawait second(0)\nw[0]"
+    run = by_hand.start(code, [first, second, third, one, cleanup])
+    run.complete("one", 9)
+    assert run.open().keys() == {("cleanup", 1), ("cleanup", 2), ("second", 0)}
+    run.complete("cleanup", 2)
+    assert run.open().keys() == {("cleanup", 1), ("third", 2), ("second", 0)}
+
+
+def test_every_lane_of_a_race_cleans_up_when_the_execution_is_cancelled(by_hand):
+    code = f"{FLOW}{CAREFUL}async def held():\n    try:\n        await race(careful(1), careful(2))\n    finally:\n        await second(0)\nawait held()"
+    run = by_hand.start(code, [first, second, third, cleanup])
+    by_hand.service.cancel(run.id)
+    by_hand.service.process_execution(run.id)
+    assert run.open().keys() == {("cleanup", 1), ("cleanup", 2)}
+    run.complete("cleanup", 1)
+    run.complete("third", 1)
+    assert run.open().keys() == {("cleanup", 2), ("second", 0)}
+
+
+def test_a_loser_that_would_go_on_into_another_race_goes_no_further(by_hand):
+    code = f"""{FLOW}
+async def loser():
+    x = await first(1)
+    try:
+        return await race(second(1), second(2))
+    finally:
+        await cleanup(1)
+w = await race(loser(), one(9))
+await third(0)
+w[0]"""
+    run = by_hand.start(code, [first, second, third, one, cleanup])
+    calls = run.open()
+    by_hand.service.complete_call(run.id, calls["one", 9], None)
+    by_hand.service.complete_call(run.id, calls["first", 1], None)
+    by_hand.service.process_execution(run.id)
+    assert run.open().keys() == {("cleanup", 1), ("third", 0)}
+
+
+def test_a_race_among_what_is_taken_as_it_comes_does_not_end_the_taking(by_hand):
+    """The task that takes the results is not in the race that one of the others has just begun."""
+    code = (
+        f"{FLOW}out = []\nfor aw in as_completed([third(3), race(first(1), second(2))]):\n    out.append(await aw)\nout"
+    )
+    run = by_hand.start(code, [first, second, third])
+    run.complete("first", 1, value="a")
+    run.complete("third", 3, value="b")
+    assert [list(run.result[0]), run.result[1]] == [[0, "a"], "b"]
+
+
+def test_calls_of_a_race_that_began_in_a_turn_of_its_own_are_known_to_others(lite_service):
+    """The turn that begins the race announces nothing; which calls are in it must not be lost with the process."""
+    code = f"""{FLOW}from asyncio import gather
+a = first(1)
+b = second(2)
+async def beside():
+    await one(5)
+    await cleanup(5)
+async def racing():
+    await third(3)
+    return await race(a, b)
+await gather(racing(), beside())"""
+    execution_id = lite_service.start_execution(code, [first, second, third, one, cleanup])
+    runtime = lite_service.runtime
+    runtime.has_worker = True
+
+    def complete(name):
+        (call,) = [row for row in runtime.store.calls(execution_id) if row.function.endswith(f".{name}")]
+        runtime.engine.advance([Settlement(execution_id, call.call_id, 1, CallStatus.COMPLETED, "null", 1.0)])
+
+    runtime.engine.advance_due()
+    for name in ("third", "one"):
+        complete(name)
+    runtime.engine.release_all()
+    complete("first")
+    statuses = {row.function.rpartition(".")[2]: row.status for row in runtime.store.calls(execution_id)}
+    assert statuses["second"] == "cancelled"
 
 
 def test_a_timeout_cancels_what_took_too_long(service):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -84,6 +85,18 @@ def test_an_outcome_is_recorded_although_the_turn_with_it_was_overtaken(waiting)
     assert waiting.execution("e").wake_at is not None, "whoever holds it is told"
 
 
+def test_an_outcome_without_a_turn_wakes_whoever_holds_the_execution_now(waiting):
+    """A worker that was taken over while it was stopped still takes itself for the holder."""
+    before = waiting.execution("e").wake_at
+    assert waiting.commit("w", [settlement("e", call_id=5)], [], [], NOW).stale == frozenset()
+    assert waiting.execution("e").wake_at == before, "it is the holder's own: nobody has to be told"
+    waiting.release("w", ["e"], set(), NOW)
+    waiting.claim("heir", NOW, 1, ["e"])
+    assert waiting.commit("w", [settlement("e")], [], [], NOW).stale == {"e"}
+    assert waiting.execution("e").wake_at == NOW
+    assert waiting.execution("e").worker == "heir"
+
+
 def test_the_outcome_that_came_first_stays(waiting):
     waiting.commit("w", [settlement("e", value="3")], [], ["e"], NOW)
     result = waiting.commit("w", [settlement("e", value="4")], [], ["e"], NOW)
@@ -105,6 +118,28 @@ def test_tokens_of_several_calls_are_stored_together_and_calls_put_back_together
     store.put_back([("e", 1, 1), ("e", 2, 1), ("e", 0, 7)], NOW + 1)
     statuses = [row.status for row in store.calls("e")]
     assert statuses == [CallStatus.SUBMITTED, CallStatus.PENDING, CallStatus.PENDING], "and no other attempt"
+
+
+def test_a_delivery_is_not_lost_if_another_worker_has_recorded_the_same_outcome_at_the_same_time(waiting):
+    """The turn is not recorded; the outcome is delivered from the log."""
+    waiting.commit("other", [settlement("e")], [], ["e"], NOW)
+    mine = turn("e", version=1, deliveries=[Delivery(0, 0, 0)], calls=[call(1)])
+    assert waiting.commit("w", [settlement("e"), settlement("e", call_id=7)], [mine], [], NOW).stale == {"e"}
+    assert [(row.call_id, row.batch) for row in waiting.calls("e")] == [(0, None)]
+
+
+def test_what_follows_from_a_turn_is_not_recorded_without_it(store):
+    """The end of a child for its parent, and the losers of a race: the turn delivered what somebody else has ended."""
+    start(store, "parent", "child")
+    store.claim("w", time.time(), 10)
+    began = [turn(name, calls=[call(0, worker="w"), call(1, worker="w")]) for name in ("parent", "child")]
+    store.commit("w", [], began, [], NOW)
+    store.commit("other", [settlement("child", value="9")], [], ["child"], NOW)
+    follows = [replace(settlement("parent"), requires="child"), replace(settlement("child", 1), requires="child")]
+    ends = turn("child", version=1, deliveries=[Delivery(0, 0, 0), Delivery(1, 1, 0)])
+    assert store.commit("w", [settlement("child"), *follows], [ends], [], NOW).stale == {"child"}
+    assert store.calls("parent")[0].status == "submitting"
+    assert [row.outcome for row in store.calls("child")] == ["9", None]
 
 
 def test_an_outcome_of_an_attempt_that_is_over_is_ignored(waiting):
@@ -184,6 +219,24 @@ def test_a_worker_that_renewed_its_lease_is_not_taken_over(store):
     assert len(store.list_workers()) == 1
 
 
+def test_a_worker_that_was_taken_for_dead_claims_nothing_until_it_has_renewed_its_lease(waiting):
+    """If it died after a claim that nobody knows of, that would be held for ever."""
+    mine, other = new_identity(), new_identity()
+    waiting.register(mine, NOW)
+    waiting.register(other, NOW)
+    assert waiting.take_over(mine.id, NOW, "heir", NOW + 1) == []
+    assert mine.id not in [identity.id for identity, _ in waiting.list_workers()]
+    waiting.release("w", ["e"], {"e"}, NOW)
+    waiting.put_back([("e", 0, 1)], NOW)
+    executor = waiting.calls("e")[0].executor
+    assert waiting.claim(mine.id, NOW + 2, 10) == []
+    assert waiting.claim_calls(mine.id, executor, NOW + 2, 10) == []
+    assert waiting.take_over(other.id, NOW, mine.id, NOW + 2) is None
+    waiting.register(mine, NOW + 20)
+    assert [item.row.id for item in waiting.claim(mine.id, NOW + 2, 10)] == ["e"]
+    assert waiting.take_over(other.id, NOW, mine.id, NOW + 2) == []
+
+
 def test_the_jobs_of_a_dead_worker_go_to_one_heir(waiting):
     dead = new_identity()
     waiting.register(dead, NOW)
@@ -194,6 +247,22 @@ def test_the_jobs_of_a_dead_worker_go_to_one_heir(waiting):
     assert (job.execution_id, job.row.call_id, job.row.worker) == ("e", 1, "heir")
     assert waiting.take_over(dead.id, NOW, "late heir", NOW) is None
     assert waiting.execution("e").worker is None
+
+
+def test_tokens_are_stored_and_calls_put_back_many_at_a_time(store):
+    """One transaction whatever there is; attempts that are over stay what they are."""
+    start(store, "e")
+    store.claim("w", time.time(), 10)
+    store.commit("w", [], [turn("e", calls=[call(number, worker="w") for number in range(4)])], [], NOW)
+    store.store_tokens({("e", 0, 1): "a", ("e", 1, 1): "b", ("e", 2, 2): "another attempt"})
+    store.put_back([("e", 1, 1), ("e", 3, 1)], NOW)
+    found = [(row.status.value, row.token, row.worker) for row in store.calls("e")]
+    assert found == [
+        ("submitted", "a", "w"),
+        ("pending", "b", None),
+        ("submitting", None, "w"),
+        ("pending", None, None),
+    ]
 
 
 def test_pending_calls_are_claimed_once_the_oldest_first(waiting):

@@ -146,3 +146,10 @@ def always_fails_once() -> int:
     if current_call().attempt == 1:
         raise ValueError("the first attempt fails")
     return current_call().attempt
+
+
+@function
+def must_exist(path: str) -> str:
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+    return path

@@ -18,7 +18,7 @@ _PLAIN = "from asyncio import gather as _gather, sleep as _sleep"
 _SCOPED = """
 from asyncio import gather as _tasks, sleep as _sleep
 async def _scoped_gather(*aws):
-    here = _here()
+    here = _here(aws)
     async def lane(aw):
         _enter(here)
         return await aw
@@ -110,10 +110,12 @@ def as_completed(aws):
     async def item():
         if not begun:
             begun.append(True)
+            at = _here()
             try:
                 await _all(*[lane(aw) for aw in todo], halt())
             except RuntimeError:
                 pass
+            _enter(at)
         while not ended:
             await _next(box)
         value, error = ended.popleft()
@@ -202,7 +204,6 @@ _SERVED = ("send_signal", "child", "start_child", "publish", "emit")
 """What the engine serves under the name that the workflow uses."""
 HOSTED: Mapping[str, tuple[str, ...]] = {
     "race": ("_here", "_open", "_enter", "_close"),
-    "timeout": ("_here",),
     "as_completed": ("_here", "_enter", "_box", "_put", "_next"),
     "signal": ("_signal",),
 }

@@ -46,6 +46,12 @@ class Consequences:
         self.rescoped: dict[int, str] = {}
         self.scopes_before: dict[int, str] = {}
 
+    def tell_cancelled(self) -> None:
+        """Let what a cancellation ends be cleaned up: the end of a race around it cancels nothing of that."""
+        for row in self._held.undelivered.values():
+            if row.scope and row.status is CallStatus.CANCELLED:
+                self._rescope(row, scopes.told(row.scope))
+
     def __call__(self, progress: Progress) -> list[Answer]:
         """The answers that follow from the last resume."""
         made = [self._new_row(announced) for announced in progress.announced[self._seen :]]
@@ -85,8 +91,10 @@ class Consequences:
             if not row.status.is_terminal:
                 answers.append(self._lose(row))
             elif row.call_id in self._held.undelivered and row.call_id not in self._delivered:
-                # Its task has not heard of its outcome, which is in the log: the task's next call is cancelled.
-                self._rescope(row, scopes.untold(row.scope))
+                # Its task has not heard of its outcome, which is in the log: the task's next call is cancelled, unless
+                # the outcome is that it was cancelled.
+                is_told = row.status is CallStatus.CANCELLED
+                self._rescope(row, scopes.told(row.scope) if is_told else scopes.untold(row.scope))
                 answers.append(answer_of(row))
         return answers
 
@@ -116,12 +124,16 @@ class Consequences:
             row.status, row.outcome, row.ended_at = status, outcome, self._now
             self._held.undelivered[row.call_id] = row
         else:
-            item = Settlement(self._held.row.id, row.call_id, row.attempt, status, outcome, self._now)
+            own = self._held.row.id
+            # Without the turn the race is not decided.
+            item = Settlement(own, row.call_id, row.attempt, status, outcome, self._now, requires=own)
             self.settlements.append(item)
             self._held.settle(item)
         return answer_of(row)
 
     def _rescope(self, row: CallRow, scope: str) -> None:
+        if row.scope == scope:
+            return
         if row.call_id not in self.rows:
             self.scopes_before.setdefault(row.call_id, row.scope)
             self.rescoped[row.call_id] = scope

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from durable_monty.errors import StoreError
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
@@ -181,11 +180,23 @@ class Engine:
             self._held.put(Held(claimed))
 
     def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+        ids = set(ids)
+        try:
+            return self._run_held(ids, settlements, capacity)
+        except BaseException:
+            # What is in memory may be ahead of the database or behind it; the database decides. Turns that were run
+            # before this happened have told their sandboxes of outcomes, and nobody will record what they called.
+            for execution_id in ids | {item.execution_id for item in settlements}:
+                self._held.drop(execution_id)
+            raise
+
+    def _run_held(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
         now = self._clock()
         extra: list[Settlement] = []
         turns: list[Turn] = []
         touched: list[Held] = []
         fresh: list[Settlement] = []
+        taken: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
             if held is not None and held.is_late(item):
@@ -193,8 +204,8 @@ class Engine:
                 # thing about a call.
                 continue
             fresh.append(item)
-            if held is not None:
-                held.settle(item)
+            if held is not None and held.settle(item):
+                taken.append(item)
         for execution_id in ids:
             held = self._held.get(execution_id)
             if held is None:
@@ -209,9 +220,24 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        advanced = self._commit([*fresh, *extra], turns, touched, now)
+        advanced, ignored = self._commit([*fresh, *extra], turns, touched, now)
         advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
+        self._forget_refused(taken, ignored, now)
         return advanced
+
+    def _forget_refused(self, taken: Sequence[Settlement], ignored: Collection[str], now: float) -> None:
+        """Load executions anew that were told of an outcome which the store had to refuse.
+
+        It was of the attempt that is known here; another worker has begun a later one, or has ended the call.
+        """
+        mistaken = {
+            item.execution_id for item in taken if job_id_of(item.execution_id, item.call_id, item.attempt) in ignored
+        }
+        held = [execution_id for execution_id in mistaken if execution_id in self._held]
+        for execution_id in held:
+            self._held.drop(execution_id)
+        if held:
+            self._store.commit(self._worker, (), (), held, now)
 
     def close_children(self) -> None:
         """Ask for the cancellation of children that are to end with their parent, or with the call for them.
@@ -277,19 +303,13 @@ class Engine:
 
     def _commit(
         self, settlements: Sequence[Settlement], turns: Sequence[Turn], touched: Sequence[Held], now: float
-    ) -> Advanced:
-        parents = {item.execution_id for item in settlements if item.requires is not None}
+    ) -> tuple[Advanced, Collection[str]]:
+        parents = {item.execution_id for item in settlements if item.requires not in (None, item.execution_id)}
         foreign = {item.execution_id for item in settlements if item.execution_id not in self._held}
         for turn in turns:
             if turn.execution_id in parents and not turn.status.is_terminal:
                 turn.wake_at = now
-        try:
-            result = self._store.commit(self._worker, settlements, turns, foreign | parents, now)
-        except StoreError:
-            # What is in memory may be ahead of the database or behind it; the database decides.
-            for held in touched:
-                self._held.drop(held.row.id)
-            raise
+        result = self._store.commit(self._worker, settlements, turns, foreign | parents, now)
         if self.watch is not None:
             self.watch.committed(settlements, turns, touched, result)
         for execution_id in result.stale:
@@ -308,7 +328,7 @@ class Engine:
         advanced.is_busy = result.is_more or bool(parents)
         if any(turn.status.is_terminal or turn.settlements for turn in turns):
             self._close_children_of(touched)
-        return advanced
+        return advanced, result.ignored
 
     def _close_children_of(self, touched: Sequence[Held]) -> None:
         """See at once to children whose parent or call may just have ended; `close_children` would find them later."""

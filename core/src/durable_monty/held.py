@@ -108,17 +108,22 @@ class Held:
         call = self.open.get(item.call_id)
         return call is None or item.attempt < call.attempt
 
-    def settle(self, item: Settlement) -> None:
-        """Take an outcome into the copy; one of an attempt that is not known here is left to the store."""
+    def settle(self, item: Settlement) -> bool:
+        """Take an outcome into the copy, unless it is late; returns whether it was taken.
+
+        A later attempt than the one that is known here was begun by another worker. The store has the last word.
+        """
         call = self.open.get(item.call_id)
-        if call is None or call.attempt != item.attempt:
-            return
+        if call is None or call.attempt > item.attempt:
+            return False
         del self.open[item.call_id]
         self._timed.pop(item.call_id, None)
         self.channels.pop(item.call_id, None)
         self._functions.discard(item.call_id)
         call.status, call.outcome, call.ended_at = item.status, item.outcome, item.ended_at
+        call.attempt = item.attempt
         self.undelivered[item.call_id] = call
+        return True
 
     def reattempt(self, item: NextAttempt) -> None:
         """Take over that an attempt failed and the next one is due."""

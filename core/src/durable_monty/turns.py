@@ -78,6 +78,8 @@ class TurnRunner:
         if held.row.version > 0 and not held.undelivered and not _must_be_recorded(held, turn, now):
             return None
         followed = Consequences(held, lambda announced: _new_row(announced, now), now)
+        if turn.is_cancel_delivered:
+            followed.tell_cancelled()
         try:
             progress = self._progress(held, turn, followed)
         except SandboxCrashed as crash:
@@ -97,7 +99,8 @@ class TurnRunner:
         turn.scopes_before = followed.scopes_before
         if progress.is_finished:
             return self._finish(held, turn, progress)
-        if not turn.calls and not turn.settlements and not _must_be_recorded(held, turn, now):
+        is_news = turn.calls or turn.settlements or turn.rescoped
+        if not is_news and not _must_be_recorded(held, turn, now):
             return None
         return self._suspend(held, turn, now, worker, capacity)
 

@@ -9,7 +9,8 @@ When a race is over, what is still open in it has lost. Losing is written into t
 go on in a later turn:
 
 * `12!`: its task was told (a `BaseException` at its `await`). What the task calls now is cleaning up, and is let be.
-* `12?`: it had an outcome already when the race ended. What its task calls next is cancelled at once.
+* `12?`: it had an outcome already when the race ended. What its task calls next is cancelled at once, also within
+  another race that it opens there (`12?/20`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def outer(scope: str) -> str:
     return scope.rpartition("/")[0]
 
 
+def after(race: str) -> str:
+    """The scope in which the code after a race runs; if that had lost before, it has been told within the race."""
+    return outer(race).replace(UNTOLD, TOLD)
+
+
 def is_within(scope: str, race: str) -> bool:
     """Whether a call of this scope has lost if `race` is over now."""
     return scope == race or scope.startswith(f"{race}/")
@@ -35,7 +41,7 @@ def is_within(scope: str, race: str) -> bool:
 
 def told(scope: str) -> str:
     """The scope of a call whose task was told that it has lost."""
-    return scope.rstrip(TOLD + UNTOLD) + TOLD
+    return scope.rstrip(TOLD + UNTOLD).replace(UNTOLD, TOLD) + TOLD
 
 
 def untold(scope: str) -> str:
@@ -45,4 +51,4 @@ def untold(scope: str) -> str:
 
 def is_untold(scope: str) -> bool:
     """Whether the next call of the task that made a call of this scope is to be cancelled."""
-    return scope.endswith(UNTOLD)
+    return UNTOLD in scope

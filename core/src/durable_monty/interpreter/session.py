@@ -81,7 +81,7 @@ class Mark:
     """Something that the workflow told about its races and channels.
 
     Attributes:
-        what: `_open`: a race begins, and calls that were made before run in it. `_close`: a race is over. `_put`: there
+        what: `_open`: a race or a part of it begins, and calls that were made before run in it. `_close`: a race is over. `_put`: there
             is something in a channel.
         subject: The scope of the race, or the channel.
         calls: For `_open`: the calls.
@@ -357,20 +357,22 @@ class Session:
     def _mark(self, what: str, position: monty.FunctionSnapshot, progress: Progress) -> str | None:
         """Take note of where a task runs, and answer."""
         if what == "_here":
+            if position.args:
+                # What was called before a race began, and is awaited within it, runs in it.
+                progress.marks.append(Mark("_open", self._scope, _calls_among(position.args[0])))
             return self._scope
         if what == "_box":
             return str(position.call_id)
         subject = str(position.args[0])
         if what == "_open":
             subject = self._scope = scopes.inner(subject, position.call_id)
-            calls = tuple(call_id for item in position.args[1] if (call_id := unawaited(item)) is not None)
-            progress.marks.append(Mark(what, subject, calls))
+            progress.marks.append(Mark(what, subject, _calls_among(position.args[1])))
             return subject
         if what == "_enter":
             self._scope = subject
             return None
         if what == "_close":
-            self._scope = scopes.outer(subject)
+            self._scope = scopes.after(subject)
         progress.marks.append(Mark(what, subject))
         return None
 
@@ -426,6 +428,10 @@ class Session:
             return now.timestamp()
         zone = args[0] if args else None
         return now.astimezone(zone) if zone is not None else now.replace(tzinfo=None)
+
+
+def _calls_among(awaitables: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(call_id for item in awaitables if (call_id := unawaited(item)) is not None)
 
 
 def _arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from durable_monty.store.rows import (
     settlement_values,
     snapshot_values,
     turn_values,
+    unmoved,
 )
 
 
@@ -71,7 +72,8 @@ _CANCEL_COLUMNS = {"execution_id": "text", "call_id": "int", "at": "float8"}
 
 # A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
 # `news` without a status are deliveries of outcomes that were recorded earlier; a delivery counts only with its turn.
-# A turn is `blocked` if it has delivered an outcome of a call that somebody else has ended meanwhile.
+# An execution that got an outcome without a turn is woken if another worker holds it by now: the row is locked to see
+# who does. A turn is `blocked` if it has delivered an outcome of a call that somebody else has ended meanwhile.
 _COMMIT = f"""
 WITH turn AS (
     SELECT * FROM {_records("turns", "t", _TURN_COLUMNS)}
@@ -104,16 +106,16 @@ WITH turn AS (
     WHERE c.execution_id = n.execution_id AND c.call_id = n.call_id AND (n.requires IS NULL OR r.id IS NOT NULL)
         AND ((n.status IS NULL AND m.id IS NOT NULL) OR t.call_id IS NOT NULL)
     RETURNING c.execution_id, c.call_id
-), cancelled AS (
+), undone AS (
     UPDATE calls c SET status = 'cancelled', ended_at = x.at, worker = NULL, due_at = NULL, expires_at = NULL, batch = -1
     FROM {_records("cancelled", "x", _CANCEL_COLUMNS)}
     JOIN moved m ON m.id = x.execution_id
     WHERE c.execution_id = x.execution_id AND c.call_id = x.call_id
         AND c.status IN ('pending', 'submitting', 'submitted')
-), announced AS (
+), made AS (
     INSERT INTO calls SELECT x.* FROM json_populate_recordset(NULL::calls, %(calls)s) x
     JOIN moved m ON m.id = x.execution_id
-), suspended AS (
+), put AS (
     INSERT INTO snapshots ({", ".join(_SNAPSHOT_COLUMNS)})
     SELECT x.execution_id, x.version, x.monty_version, x.format, decode(x.digest, 'base64'), decode(x.snapshot, 'base64')
     FROM {_records("snapshots", "x", _SNAPSHOT_COLUMNS)}
@@ -123,9 +125,13 @@ WITH turn AS (
 ), dropped AS (
     DELETE FROM snapshots s USING moved m
     WHERE s.execution_id = m.id AND m.status IN ('completed', 'cancelled')
+), held AS (
+    SELECT id, worker FROM executions WHERE id = ANY(%(unmoved)s::text[]) FOR UPDATE
+), lost AS (
+    SELECT id FROM held WHERE worker IS DISTINCT FROM %(worker)s
 ), woken AS (
     UPDATE executions e SET wake_at = %(now)s
-    WHERE (e.id = ANY(%(wake)s::text[]) OR e.id IN (SELECT id FROM turn))
+    WHERE (e.id = ANY(%(wake)s::text[]) OR e.id IN (TABLE lost UNION SELECT id FROM turn))
         AND NOT EXISTS (SELECT 1 FROM moved m WHERE m.id = e.id)
         AND e.status IN ('scheduled', 'running', 'waiting')
     RETURNING e.id
@@ -134,6 +140,7 @@ WITH turn AS (
 )
 SELECT id, NULL::int AS call_id FROM moved
 UNION ALL SELECT execution_id, call_id FROM settled
+UNION ALL SELECT id, -1 FROM lost
 UNION ALL SELECT NULL, 0 FROM told
 """
 # psycopg parses a statement of up to 4,096 characters once, and a longer one each time.
@@ -156,6 +163,7 @@ def commit(
         "worker": worker,
         "now": now,
         "wake": list(wake),
+        "unmoved": list(unmoved(settlements, turns, wake)),
         "channel": CHANNEL,
         "turns": _json(turn_values(turn, worker) for turn in turns),
         "news": _json(_news(settlements, turns)),
@@ -168,16 +176,19 @@ def commit(
         "snapshots": _json(_snapshot(turn) for turn in turns if turn.snapshot is not None),
     }
     moved: set[str] = set()
+    lost: set[str] = set()
     settled: set[tuple[str, int]] = set()
     for execution_id, call_id in connection.exec_driver_sql(_COMMIT, parameters):
         if execution_id is None:
             continue
         if call_id is None:
             moved.add(execution_id)
+        elif call_id < 0:
+            lost.add(execution_id)
         else:
             settled.add((execution_id, call_id))
     return CommitResult(
-        frozenset(turn.execution_id for turn in turns) - moved,
+        frozenset(turn.execution_id for turn in turns) - moved | lost,
         frozenset(
             job_id_of(item.execution_id, item.call_id, item.attempt)
             for item in settlements

@@ -18,6 +18,7 @@ from durable_monty.store.rows import (
     settlement_values,
     snapshot_values,
     turn_values,
+    unmoved,
 )
 
 # A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
@@ -37,7 +38,7 @@ WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt
 _IS_SETTLED = """
 SELECT 1 FROM calls
 WHERE execution_id = :execution_id AND call_id = :call_id AND attempt = :attempt AND status = :status
-    AND ended_at = :ended_at AND outcome = :outcome
+    AND ended_at = :ended_at AND outcome = :outcome AND batch IS :batch AND position IS :position
 """
 _DELIVER = """
 UPDATE calls SET batch = :batch, position = :position WHERE execution_id = :execution_id AND call_id = :call_id
@@ -60,6 +61,7 @@ _WAKE = """
 UPDATE executions SET wake_at = :now
 WHERE id = :id AND status IN ('scheduled', 'running', 'waiting')
 """
+_WAKE_LOST = f"{_WAKE} AND worker IS NOT :worker"
 
 
 class LateDelivery(Exception):
@@ -112,7 +114,12 @@ def commit(
     for turn in recorded:
         _record(connection, turn)
     _run(connection, _WAKE, [{"id": execution_id, "now": now} for execution_id in {*wake, *stale}])
-    return CommitResult(stale, ignored)
+    lost = {
+        execution_id
+        for execution_id in unmoved(settlements, turns, wake)
+        if _run(connection, _WAKE_LOST, [{"id": execution_id, "now": now, "worker": worker}])
+    }
+    return CommitResult(stale | lost, ignored)
 
 
 def _settle(

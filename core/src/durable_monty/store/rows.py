@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -160,3 +160,8 @@ def snapshot_values(turn: Turn) -> dict[str, Any]:
         "digest": turn.snapshot.digest,
         "snapshot": turn.snapshot.data,
     }
+
+
+def unmoved(settlements: Sequence[Settlement], turns: Sequence[Turn], wake: Collection[str]) -> set[str]:
+    """The executions that get an outcome without a turn, because the worker takes itself for their holder."""
+    return {item.execution_id for item in settlements} - {turn.execution_id for turn in turns} - set(wake)

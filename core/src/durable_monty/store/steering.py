@@ -220,7 +220,7 @@ def _retry(connection: Connection, row: ExecutionRow, now: float) -> None:
             cancel_deadline_at=None,
             cancel_reason=None,
             is_cancel_delivered=0,
-            note=f"retried after {(row.error or '').strip().splitlines()[-1:] or ['a failure']}",
+            note=f"retried after {(row.error or 'a failure').strip().splitlines()[-1]}",
         )
     )
 

@@ -68,16 +68,17 @@ from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
+# Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
     calls.c.call_id == bindparam("of_call"),
     calls.c.attempt == bindparam("of_attempt"),
-    # Not `in_`: its parameters cannot be expanded in a statement that is run for many rows.
     or_(*(calls.c.status == status for status in _AT_EXECUTOR)),
 )
 _ALIVE = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
 # Stays below the limit of parameters in one statement of older SQLite libraries.
 _IN_LIMIT = 500
+_REMEMBERED_SECONDS = 86400.0
 
 
 class Store:
@@ -165,7 +166,8 @@ class Store:
 
         A turn is recorded only if its execution still has the version that the turn started from and is held by
         `worker`; a settlement only if its call is open and its attempt the current one. Nothing else of a stale
-        turn is recorded, but settlements are, and a stale execution is woken.
+        turn is recorded, but settlements are, and a stale execution is woken. So is one that gets an outcome without a
+        turn if another worker holds it; it counts as stale as well.
 
         Args:
             wake: Executions that got an outcome without a turn, so that whoever may advance them does.
@@ -178,8 +180,9 @@ class Store:
         blocked: set[str] = set()
         while True:
             recordable = [turn for turn in turns if turn.execution_id not in blocked]
+            wanted = [item for item in settlements if item.requires is None or item.requires not in blocked]
             try:
-                result = self._commit_turns(worker, settlements, recordable, {*wake, *blocked}, now)
+                result = self._commit_turns(worker, wanted, recordable, {*wake, *blocked}, now)
             except LateDelivery as late:
                 blocked |= late.executions
             else:
@@ -215,7 +218,7 @@ class Store:
             skip: Executions that the worker is at work on.
         """
         free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
-        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE))
+        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE), _may_claim(worker))
         if ids is None:
             chosen = chosen.where(executions.c.wake_at <= now, executions.c.id.not_in(list(skip)[:_IN_LIMIT]))
             chosen = chosen.order_by(executions.c.wake_at)
@@ -312,6 +315,7 @@ class Store:
                 text("status = 'pending' AND limit_key IS NULL"),
                 calls.c.executor == executor,
                 calls.c.due_at + 0.0 <= now,
+                _may_claim(worker),
             )
             .order_by(text(RANK))
             .limit(limit)
@@ -377,7 +381,7 @@ class Store:
     def list_workers(self) -> list[tuple[WorkerIdentity, float]]:
         """Every worker that has not been taken over, with the end of its lease."""
         with self._connections.read() as connection:
-            rows = connection.execute(select(workers)).all()
+            rows = connection.execute(select(workers).where(workers.c.lease_until >= 0)).all()
         return [(WorkerIdentity(row.id, row.host, row.pid, row.process_started), row.lease_until) for row in rows]
 
     def jobs_of(self, worker: str) -> list[DueCall]:
@@ -389,13 +393,21 @@ class Store:
     def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
         """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.
 
+        It is remembered for a day as taken over: should it be alive after all, it claims nothing until it has renewed
+        its lease.
+
         Args:
             lease_until: The end of its lease as it was read; if it has been renewed since, nothing happens.
 
         Returns:
             The dead worker's open jobs, or None if it turned out to be alive or another worker was faster.
         """
-        gone = delete(workers).where(workers.c.id == dead, workers.c.lease_until == lease_until)
+        gone = (
+            update(workers)
+            .where(workers.c.id == dead, workers.c.lease_until == lease_until, _may_claim(heir))
+            .values(lease_until=-now)
+        )
+        forgotten = delete(workers).where(workers.c.lease_until < 0, workers.c.lease_until > _REMEMBERED_SECONDS - now)
         jobs = (
             update(calls)
             .where(calls.c.worker == dead, calls.c.status.in_(_AT_EXECUTOR))
@@ -405,6 +417,7 @@ class Store:
         with self._connections.write() as connection:
             if connection.execute(gone).rowcount == 0:
                 return None
+            connection.execute(forgotten)
             connection.execute(
                 update(executions)
                 .where(executions.c.worker == dead, executions.c.status.in_(_ALIVE))
@@ -529,6 +542,12 @@ def _snapshots() -> Select[Any]:
     """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
     state = cast(snapshots.c.snapshot, LargeBinary).label("snapshot")
     return select(*(column for column in snapshots.c if column.name != "snapshot"), state)
+
+
+def _may_claim(worker: str) -> ColumnElement[bool]:
+    """Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since."""
+    mine = select(workers.c.id).where(workers.c.id == worker)
+    return or_(mine.where(workers.c.lease_until >= 0).with_for_update(read=True).exists(), ~mine.exists())
 
 
 def _status_at_rest() -> Any:
