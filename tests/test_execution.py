@@ -138,6 +138,23 @@ order
     assert run(service, code) == ["a", "b"]
 
 
+def test_sleeps_that_ended_while_no_worker_was_there_end_in_their_order(lite_service):
+    code = """
+from asyncio import gather, sleep
+order = []
+async def nap(seconds):
+    await sleep(seconds)
+    order.append(seconds)
+await gather(*[nap(seconds) for seconds in (30, 10, 40, 20)])
+order
+"""
+    execution_id = lite_service.start_execution(code, [])
+    lite_service.process_execution(execution_id)
+    lite_service.runtime.engine._clock = lambda: time.time() + 3600
+    lite_service.process_execution(execution_id)
+    assert lite_service.get_result(execution_id) == [10, 20, 30, 40]
+
+
 def test_the_clock_read_in_a_workflow_is_the_wall_clock(lite_service):
     before = time.time()
     found = run(lite_service, "import datetime\ndatetime.datetime.now(datetime.timezone.utc).timestamp()")

@@ -11,8 +11,7 @@ from durable_monty import engine, loop
 from durable_monty.held import Held
 from durable_monty.interpreter import Session
 from durable_monty.records import CommitResult
-from durable_monty.store import commit_sqlite, effects, signals, store
-from durable_monty.store.effects import Effects
+from durable_monty.store import commit_sqlite, signals, store
 from durable_monty.turns import TurnRunner
 
 
@@ -45,9 +44,6 @@ def _complete_before_commit() -> list[Change]:
 
 
 def _late_delivery_recorded() -> list[Change]:
-    class Never(Exception):
-        pass
-
     def settle(connection: Any, settlements: Any, deliveries: Any) -> frozenset[str]:
         original(connection, settlements, deliveries)
         return frozenset()
@@ -119,16 +115,6 @@ def _signals_kept() -> list[Change]:
     return [(signals, "delete", lambda table: Kept())]
 
 
-def _scopes_not_recorded() -> list[Change]:
-    original = Effects.perform
-
-    def perform(self: Any, turn: Any) -> None:
-        turn.rescoped = {}
-        original(self, turn)
-
-    return [(effects.Effects, "perform", perform)]
-
-
 def _unknown_jobs_forgotten() -> list[Change]:
     return [(loop.Loop, "_unknown_jobs", lambda self: [])]
 
@@ -164,11 +150,6 @@ PLANTS: dict[str, Callable[[], list[Change]]] = {
     "a second outcome replaces the first": lambda: _without(
         "_SETTLE", "AND status IN ('pending', 'submitting', 'submitted')"
     ),
-    "a wake-up during a turn is overwritten": lambda: _without(
-        "_TURN",
-        "CASE WHEN :ended_at IS NOT NULL OR wake_at IS :seen_wake_at THEN :wake_at ELSE wake_at END",
-        ":wake_at",
-    ),
     "an old snapshot is kept": lambda: _without(
         "_PUT_SNAPSHOT", "version = excluded.version,", "version = snapshots.version,"
     ),
@@ -180,7 +161,6 @@ PLANTS: dict[str, Callable[[], list[Change]]] = {
     "ended with open calls": _ended_with_open_calls,
     "clocks read anew in a replay": _clocks_read_anew,
     "signals kept after they were given": _signals_kept,
-    "scopes not recorded": _scopes_not_recorded,
     "nobody woken by an outcome": _nobody_woken,
     # What the simulation found when it was written.
     "claims of unknown outcome forgotten": _unknown_jobs_forgotten,

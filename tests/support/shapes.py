@@ -79,7 +79,7 @@ async def main():
         return self._numbers
 
     def _seconds(self) -> float:
-        return self._draw(st.integers(1, 6)) + round(Random(self._number()).random(), 9)
+        return round(self._draw(st.integers(1, 6)) + Random(self._number()).random(), 9)
 
     def _step(self) -> str:
         is_good = self._draw(st.integers(0, 5)) > 0
@@ -206,7 +206,7 @@ def plain(shape: Shape) -> Any:
         # What fails when nobody listens any more is of no interest.
         loop.set_exception_handler(lambda loop, context: None)
         for at, name in shape.signals:
-            loop.call_later(at, flow._room().mail[name].put_nowait, f"sent at {at}")
+            loop.call_later(at, flow._room().mail[name].put_nowait, f"sent at {at:.6f}")
         return await space["main"]()
 
     with asyncio.Runner(loop_factory=_Loop) as runner:

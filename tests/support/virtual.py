@@ -56,7 +56,7 @@ class Virtual:
             self._crash(crash(), family)
             if signals and signals[0][0] <= self.now:
                 at, name = signals.pop(0)
-                self._service.signal(execution_id, name, f"sent at {round(at - start, 9)}")
+                self._service.signal(execution_id, name, f"sent at {at - start:.6f}")
             self._settle([item for at, item in due if at <= self.now])
         raise AssertionError("it does not come to an end")
 

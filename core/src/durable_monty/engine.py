@@ -292,11 +292,9 @@ class Engine:
                 settlements.append(_settlement(held.row, call, CallStatus.CANCELLED, failure, now))
                 held.cancelled_jobs.append(DueCall(held.row.id, call))
         else:
-            settlements = [
-                _due_settlement(held.row, call, now)
-                for call in held.timed
-                if call.due_at is not None and call.due_at <= now
-            ]
+            # In the order of their times, however late it is: a worker may have been away for longer than all of them.
+            due = [(call.due_at, call.call_id, call) for call in held.timed if call.due_at is not None]
+            settlements = [_due_settlement(held.row, call, at) for at, _, call in sorted(due) if at <= now]
         for item in settlements:
             held.settle(item)
         return settlements
@@ -368,12 +366,12 @@ def _end_of_child(row: ExecutionRow, turn: Turn) -> Settlement:
     return Settlement(row.parent, row.parent_call, 1, status, outcome, turn.at, requires=row.id)
 
 
-def _due_settlement(row: ExecutionRow, call: CallRow, now: float) -> Settlement:
+def _due_settlement(row: ExecutionRow, call: CallRow, due_at: float) -> Settlement:
     if call.kind is CallKind.TIMER:
-        return _settlement(row, call, CallStatus.COMPLETED, "null", now)
-    seconds = (call.due_at or now) - call.created_at
+        return _settlement(row, call, CallStatus.COMPLETED, "null", due_at)
+    seconds = due_at - call.created_at
     failure = Failure("timeout", "TimeoutError", f"no signal {call.function!r} within {seconds:g} s")
-    return _settlement(row, call, CallStatus.FAILED, failure_text(failure), now)
+    return _settlement(row, call, CallStatus.FAILED, failure_text(failure), due_at)
 
 
 def _settlement(row: ExecutionRow, call: CallRow, status: CallStatus, outcome: str, now: float) -> Settlement:
