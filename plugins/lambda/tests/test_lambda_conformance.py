@@ -107,3 +107,11 @@ class TestDurable(ExecutorSuite):
     def make_unreachable(self):
         away = {"endpoint_url": f"http://127.0.0.1:{servers.free_port()}"}
         return Executor(self._executor.settings.model_copy(update=away))
+
+    @pytest.mark.xfail(reason="its code runs in a thread, which nothing interrupts; the core ends it at its time limit")
+    def test_a_call_that_runs_longer_than_it_may_times_out(self, kit):
+        super().test_a_call_that_runs_longer_than_it_may_times_out(kit)
+
+    @pytest.mark.xfail(reason="the local runner stops the durable execution, and not the invocation that is running")
+    def test_a_running_job_that_is_said_to_be_cancelled_does_not_end_well(self, kit, can):
+        super().test_a_running_job_that_is_said_to_be_cancelled_does_not_end_well(kit, can)

@@ -74,7 +74,9 @@ class DurableExecutions:
         found: set[str] = set()
         while True:
             answer = self._clients.functions.list_durable_executions_by_function(MaxItems=_PAGE, **options)
-            found.update(item["DurableExecutionArn"] for item in answer.get("DurableExecutions", ()))
+            listed = answer.get("DurableExecutions", ())
+            # AWS' own local runner lists those that have ended too.
+            found.update(item["DurableExecutionArn"] for item in listed if item.get("Status", "RUNNING") == "RUNNING")
             marker = answer.get("NextMarker")
             if not marker:
                 return found

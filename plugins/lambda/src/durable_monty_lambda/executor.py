@@ -45,8 +45,9 @@ class Executor:
             max_in_flight=settings.max_in_flight,
             caller_ids=settings.durable,
             can_find=settings.durable,
-            # An event that has waited for longer is dropped, and a record tells of it.
-            start_delay_seconds=settings.event_age_seconds,
+            # An event that has waited for longer is dropped, and a record tells of it. Of a durable function the core
+            # keeps the time limit itself: its code runs in a thread, which nothing there interrupts.
+            start_delay_seconds=0.0 if settings.durable else settings.event_age_seconds,
             cancel=settings.durable,
             poll_interval_seconds=settings.durable_poll_seconds if settings.durable else 0.0,
         )
