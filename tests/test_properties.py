@@ -36,6 +36,8 @@ def virtual():
     # To make an example smaller takes many minutes.
     phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if EXAMPLES else [])],
     deadline=None,
+    # The same examples each time in the suite; others with `nox -s properties`.
+    derandomize=not EXAMPLES,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -19,8 +19,6 @@ leaf = LEAF
 def shown(x):
     return 'failed' if isinstance(x, Exception) else x
 """
-NAMES = ("s", "t")
-"""Names of signals."""
 
 
 @function
@@ -61,10 +59,14 @@ class _Writer:
         self._draw = draw
         self._blocks: list[str] = []
         self._numbers = 0
+        # A name for each place that waits: of several tasks that begin to wait at the same time, which is first is not
+        # the same under asyncio.
+        self._names: list[str] = []
 
     def shape(self) -> Shape:
         body = self._block(self._draw(st.integers(1, 3)))
-        signals = [(self._seconds(), self._draw(st.sampled_from(NAMES))) for _ in range(self._draw(st.integers(0, 3)))]
+        count = self._draw(st.integers(0, 3)) if self._names else 0
+        signals = [(self._seconds(), self._draw(st.sampled_from(self._names))) for _ in range(count)]
         main = f"""
 async def main():
     try:
@@ -97,7 +99,8 @@ async def main():
         return f"sleep({self._seconds()})"
 
     def _signal(self) -> str:
-        return f"signal('{self._draw(st.sampled_from(NAMES))}', timeout_seconds={self._seconds()})"
+        self._names.append(f"s{self._number()}")
+        return f"signal('{self._names[-1]}', timeout_seconds={self._seconds()})"
 
     def _child(self) -> str:
         inputs = f"{{'name': 'k{self._number()}', 'seconds': {self._seconds()}, 'ok': {self._draw(st.booleans())}}}"
