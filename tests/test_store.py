@@ -381,3 +381,8 @@ def test_an_outcome_takes_the_times_of_its_call_away(store):
     store.commit("w", [], [ended], [], NOW)
     assert store.times.next_at() is None
     assert store.times.overdue("w", NOW + 1, 10) == []
+
+
+def test_the_commit_is_short_enough_to_be_parsed_once():
+    """psycopg keeps what it has parsed of statements of up to 4,096 characters, and parses longer ones at each step."""
+    assert len(commit_postgresql._COMMIT) <= 4096

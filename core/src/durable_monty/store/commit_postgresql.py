@@ -94,7 +94,7 @@ WITH turn AS (
         note = coalesce(t.note, e.note), crashes = 0, last_turn = t.last_turn,
         is_cancel_delivered = t.is_cancel_delivered
     FROM turn t WHERE e.id = t.id AND e.version = t.version AND e.worker = %(worker)s
-        AND NOT EXISTS (SELECT 1 FROM blocked b WHERE b.execution_id = e.id)
+        AND e.id NOT IN (TABLE blocked)
     RETURNING e.id, e.status
 ), settled AS (
     UPDATE calls c SET status = coalesce(n.status, c.status), outcome = coalesce(n.outcome, c.outcome),
@@ -132,7 +132,7 @@ WITH turn AS (
 ), woken AS (
     UPDATE executions e SET wake_at = %(now)s
     WHERE (e.id = ANY(%(wake)s::text[]) OR e.id IN (TABLE lost UNION SELECT id FROM turn))
-        AND NOT EXISTS (SELECT 1 FROM moved m WHERE m.id = e.id)
+        AND e.id NOT IN (SELECT id FROM moved)
         AND e.status IN ('scheduled', 'running', 'waiting')
     RETURNING e.id
 ), told AS (
