@@ -115,3 +115,7 @@ class TestDurable(ExecutorSuite):
     @pytest.mark.xfail(reason="the local runner stops the durable execution, and not the invocation that is running")
     def test_a_running_job_that_is_said_to_be_cancelled_does_not_end_well(self, kit, can):
         super().test_a_running_job_that_is_said_to_be_cancelled_does_not_end_well(kit, can)
+
+    @pytest.mark.xfail(reason="the local runner has asked for the invocation already, and does not take that back")
+    def test_a_queued_job_that_is_cancelled_does_not_run(self, kit, can):
+        super().test_a_queued_job_that_is_cancelled_does_not_run(kit, can)
