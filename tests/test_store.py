@@ -15,6 +15,7 @@ from durable_monty.errors import ConfigError, SchemaMismatch, StoreUnreachable
 from durable_monty.identity import new_identity
 from durable_monty.models import CallStatus, ExecutionStatus, Failure
 from durable_monty.records import CallKind, CallRow, Delivery, NextAttempt, Settlement, Snapshot, Turn
+from durable_monty.store import commit_postgresql
 from durable_monty.store.listing import Filter
 from support import functions as host
 
