@@ -92,6 +92,8 @@ def durable_settings(tmp_path_factory):
             "invoke_threads": 8,
             "durable": True,
             "durable_poll_seconds": 0.1,
+            # The service in this process makes requests to the runner, which are counted too.
+            "durable_reads_per_poll": 8,
         }
 
 
