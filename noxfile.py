@@ -52,7 +52,7 @@ def tests(session: nox.Session) -> None:
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
     # On the first one everything; on the others what depends on the interpreter: not the back ends, nor what takes long.
     if not session.posargs and session.python not in (None, *FOUND[:1]):
-        arguments += ["-m", "not examples and not chaos and not planted and not slow"]
+        arguments += ["-m", "not examples and not chaos and not planted and not thorough and not slow"]
         arguments += ["core/tests", "plugins/local/tests", "tests"]
     session.run("pytest", "-q", *arguments)
 
@@ -102,6 +102,13 @@ def bench(session: nox.Session) -> None:
     """Measure; every figure stands beside the bare commit rate of the same database in the same run."""
     _install(session, "tests")
     session.run("python", "tests/bench", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def thorough(session: nox.Session) -> None:
+    """Run the tests that take minutes: the conformance kit on Lambda, and on each of its broken executors."""
+    _install(session, "tests")
+    session.run("pytest", "-q", "-n", "2", "--dist", "worksteal", "-m", "thorough", *session.posargs)
 
 
 @nox.session(python=FOUND[:1] or None)

@@ -54,7 +54,7 @@ def test_a_broken_executor_is_found_out_in_a_sentence(promise, suite):
     assert not sentence.startswith("assert"), sentence
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("promise", "suite"), EVERY_BROKEN, ids=names)
 def test_a_broken_executor_breaks_no_other_promise(promise, suite):

@@ -55,7 +55,7 @@ def lambda_settings(aws_url):
     sqs.close()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestEvents(ExecutorSuite):
     largest_batch = 20
     # SQS waits for whole seconds.
@@ -97,7 +97,7 @@ def durable_settings(tmp_path_factory):
         }
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 class TestDurable(ExecutorSuite):
     largest_batch = 20
     pause_seconds = 2.5
