@@ -50,10 +50,10 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
-    # On the first one everything; on the others what depends on the interpreter: not the back ends, nor what takes long.
+    # On the first one everything; on the others what depends on the interpreter: not back ends, nor what takes long.
     if not session.posargs and session.python not in (None, *FOUND[:1]):
         arguments += ["-m", "not examples and not chaos and not planted and not thorough and not slow"]
-        arguments += ["core/tests", "plugins/local/tests", "tests"]
+        arguments += ["-k", "not postgresql", "core/tests", "plugins/local/tests", "tests"]
     session.run("pytest", "-q", *arguments)
 
 

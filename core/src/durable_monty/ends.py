@@ -101,7 +101,8 @@ class Ends:
                 while True:
                     seen = self._bell.rings
                     gap = 0.0 if self._look() else min(gap * 2 + 0.001, _LONGEST_GAP_SECONDS)
-                    is_rung = self._sleep(seen, changes)
+                    # Closing rings after it has said so: one of the two is noticed.
+                    is_rung = self._is_closed or self._sleep(seen, changes)
                     if self._is_over(is_rung=is_rung):
                         return
                     time.sleep(gap)

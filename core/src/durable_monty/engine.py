@@ -199,7 +199,7 @@ class Engine:
         taken: list[Settlement] = []
         for item in settlements:
             held = self._held.get(item.execution_id)
-            if held is not None and held.is_late(item):
+            if held is not None and held.has_ended(item):
                 # Not to the store: what a turn delivers now may be what this call ended with, and one commit says one
                 # thing about a call.
                 continue

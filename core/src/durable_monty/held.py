@@ -103,10 +103,9 @@ class Held:
         """The open calls that end by themselves at their due time: timers, and signals with a timeout."""
         return list(self._timed.values())
 
-    def is_late(self, item: Settlement) -> bool:
-        """Whether the call is known to have ended, or to be at a later attempt."""
-        call = self.open.get(item.call_id)
-        return call is None or item.attempt < call.attempt
+    def has_ended(self, item: Settlement) -> bool:
+        """Whether the call is known to have ended and may be delivered by the next turn."""
+        return item.call_id in self.undelivered or item.call_id in self.delivered
 
     def settle(self, item: Settlement) -> bool:
         """Take an outcome into the copy, unless it is late; returns whether it was taken.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from durable_monty.testing import ExecutorSuite
-from durable_monty_rq import Executor, RQSettings, results
+from durable_monty_rq import Executor, RQSettings
 from support import servers
 from support.supervised import Supervised
 
@@ -36,14 +36,17 @@ class TestRQ(ExecutorSuite):
     pause_seconds = 1.5
     largest_batch = 40
 
-    @pytest.fixture(autouse=True)
-    def _soon(self, monkeypatch):
-        """What a worker that died has read comes back sooner than in production."""
-        monkeypatch.setattr(results, "CLAIM_AFTER_SECONDS", 1.0)
-
     @pytest.fixture
     def executor(self, redis_url):
-        return Executor(RQSettings(redis_url=redis_url, queue=QUEUE, sweep_interval_seconds=0.3, lost_after_seconds=6))
+        # What a worker that died has read comes back sooner than in production.
+        settings = RQSettings(
+            redis_url=redis_url,
+            queue=QUEUE,
+            sweep_interval_seconds=0.3,
+            lost_after_seconds=6,
+            claim_after_seconds=1,
+        )
+        return Executor(settings)
 
     def make_unreachable(self):
         return Executor(RQSettings(redis_url=f"redis://127.0.0.1:{servers.free_port()}/0"))
