@@ -106,7 +106,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[:1] or None)
 def thorough(session: nox.Session) -> None:
-    """Run the tests that take minutes: the conformance kit on Lambda, and on each of its broken executors."""
+    """Run the tests that take minutes: the kit on Lambda and on its broken executors, the tutorial for authors."""
     _install(session, "tests")
     session.run("pytest", "-q", "-n", "2", "--dist", "worksteal", "-m", "thorough", *session.posargs)
 

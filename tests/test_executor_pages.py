@@ -79,13 +79,13 @@ def squeezed(text):
     return " ".join(text.split())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_the_tutorial_runs_as_it_stands_in_an_empty_directory(page):
     assert page("writing-an-executor.md") >= 12
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_the_suites_of_the_page_on_testing_pass(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (PAGES / "testing-an-executor.md").read_text(), re.DOTALL)

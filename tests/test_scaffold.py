@@ -36,7 +36,7 @@ def scaffolded(tmp_path):
     return tmp_path / "durable-monty-my-farm"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_new_plug_in_installs_is_found_and_passes_the_kit(scaffolded, tmp_path):
     python = environments.new_environment(tmp_path / "environment")
     environments.install(python, environments.build(scaffolded, tmp_path / "dist"))

@@ -170,7 +170,7 @@ def test_the_how_to_leads_from_a_program_to_a_finished_execution(deploy, setting
     compile(handler, "handler.py", "exec")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_thousand_calls_are_in_lambda_at_once(deploy, open_service, service, tmp_path):
     """None of them ends before all of them have been taken."""
     deployed = deploy(concurrency=2)

@@ -451,7 +451,7 @@ def test_a_check_starts_no_container_where_that_is_not_wanted(own_server):
 # Time
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_server_that_is_down_for_half_a_minute_costs_nothing_but_time(own_server, lite_service):
     """The worker goes on with what needs no Modal, and everything ends well when the server is back."""
     executor = ModalExecutor()
