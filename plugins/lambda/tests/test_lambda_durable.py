@@ -103,7 +103,7 @@ def test_many_executions_are_read_by_one_listing_and_a_few_requests(deployed, se
     service.requests.clear()
     runner.poll()
     reads = [path for path in service.requests if path.startswith("/2025-12-01/durable-executions/")]
-    listings = [path for path in service.requests if "/functions/" in path]
+    listings = [path for path in service.requests if "/durable-executions?" in path]
     assert len(listings) == 1
     assert len(reads) <= 3
 
