@@ -14,6 +14,15 @@ WANTED = ("3.11", "3.12", "3.13")
 PACKAGES = ("core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml")), ".")
 CONSTRAINTS = str(ROOT / "constraints.txt")
 
+# Sources and annotations, values, threads and processes: what another interpreter may do in another way.
+ON_EVERY_PYTHON = (
+    *("core/tests", "plugins/local/tests"),
+    *(
+        f"tests/test_{name}.py"
+        for name in ("author_kit", "children", "cli", "execution", "properties", "races", "seed", "service", "signals")
+    ),
+)
+
 # pyenv's shims of versions that are not switched on fail when they are run, which looks as if there was no such
 # interpreter. The interpreters themselves come first.
 _PYENV = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
@@ -50,10 +59,10 @@ def tests(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {', '.join(missing)}: no such interpreter on this machine")
     _install(session, "tests")
     arguments = session.posargs or ["-n", "2", "--dist", "worksteal"]
-    # On the first one everything; on the others what depends on the interpreter: not back ends, nor what takes long.
+    # On the first one everything; on the others what depends on the interpreter.
     if not session.posargs and session.python not in (None, *FOUND[:1]):
         arguments += ["-m", "not examples and not chaos and not planted and not thorough and not slow"]
-        arguments += ["-k", "not postgresql", "core/tests", "plugins/local/tests", "tests"]
+        arguments += ["-k", "not postgresql and not conformance", *ON_EVERY_PYTHON]
     session.run("pytest", "-q", *arguments)
 
 
