@@ -57,8 +57,6 @@ class Executor:
         self._known: set[str] = set()
         # Jobs that a lane runs now; those in threads cannot be stopped.
         self._begun: set[str] = set()
-        # Jobs whose function has returned and that are committing their outcome themselves.
-        self._settling: set[str] = set()
         self._children: dict[str, Child] = {}
         self._lock = threading.Lock()
         self._is_async: dict[str, bool] = {}
@@ -237,14 +235,12 @@ class Executor:
             if job_id not in self._open:
                 return False
             self._open.discard(job_id)
-            self._settling.add(job_id)
             return True
 
     def end_settling(self, job_id: str, *, is_settled: bool) -> None:
         """The outcome is durable, or this job still needs one."""
-        with self._lock:
-            self._settling.discard(job_id)
-            if not is_settled:
+        if not is_settled:
+            with self._lock:
                 self._open.add(job_id)
 
     def set_child(self, call: Call, child: Child | None) -> None:
