@@ -319,7 +319,7 @@ def prepared(url, overlap="skip"):
     return service
 
 
-@pytest.mark.parametrize("pattern", ["UPDATE schedules", "INSERT INTO executions", "UPDATE executions SET status"])
+@pytest.mark.parametrize("pattern", ["UPDATE schedules", "INSERT INTO executions", "UPDATE executions SET worker"])
 def test_a_worker_killed_while_it_fires_neither_forgets_a_time_nor_fires_it_twice(database_url, pattern):
     service = prepared(database_url)
     assert run_killed(database_url, "work", pattern, 1) == KILLED

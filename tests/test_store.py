@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from durable_monty import OrchestratorService, init_db
 from durable_monty.config import Config
@@ -15,8 +16,9 @@ from durable_monty.errors import ConfigError, SchemaMismatch, StoreUnreachable
 from durable_monty.identity import new_identity
 from durable_monty.models import CallStatus, ExecutionStatus, Failure
 from durable_monty.records import CallKind, CallRow, Delivery, NextAttempt, Settlement, Snapshot, Turn
-from durable_monty.store import commit_postgresql
+from durable_monty.store import commit_postgresql, step_postgresql
 from durable_monty.store.listing import Filter
+from durable_monty.store.schema import calls, executions, snapshots
 from support import functions as host
 
 SNAPSHOT = Snapshot(1, "1.4.0", 1, b"digest", b"state \x00\xff")
@@ -376,14 +378,53 @@ def test_an_outcome_takes_the_times_of_its_call_away(store):
     start(store, "e")
     store.claim("w", time.time(), 10)
     store.commit("w", [], [turn("e", calls=[call(number, expires_at=NOW) for number in range(2)])], [], NOW)
-    assert store.times.next_at() == NOW
+    assert store.survey("w", NOW - 1).next_at == NOW
     store.commit("w", [settlement("e", 0)], [], [], NOW)
     ended = Turn("e", 1, ExecutionStatus.FAILED, error="no", cancelled=[1], at=NOW)
     store.commit("w", [], [ended], [], NOW)
-    assert store.times.next_at() is None
+    assert store.survey("w", 0.0).next_at is None
     assert store.times.overdue("w", NOW + 1, 10) == []
 
 
 def test_the_commit_is_short_enough_to_be_parsed_once():
     """psycopg keeps what it has parsed of statements of up to 4,096 characters, and parses longer ones at each step."""
     assert len(commit_postgresql._COMMIT) <= 4096
+    largest = step_postgresql._statement(True, True, True, False)
+    assert len(largest) <= 4096
+    # It has another limit for that too.
+    assert len(set(re.findall(r"%\((\w+)\)s", largest))) <= 50
+
+
+def recorded(store):
+    """Everything that turns change, without ids of databases."""
+    with store._connections.engine.connect() as connection:
+        return [
+            [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key)).all()]
+            for table in (executions, calls, snapshots)
+        ]
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("version", [1, 7])
+def test_a_step_is_recorded_as_any_turn_is(store, monkeypatch, attempt, version):
+    """On PostgreSQL it has a statement of its own; the same comes of it, also if the turn is stale or its outcome late."""
+    both = []
+    for is_general in (True, False):
+        if is_general:
+            monkeypatch.setattr(commit_postgresql, "is_step", lambda *_: False)
+        else:
+            monkeypatch.undo()
+        service = OrchestratorService(store, Config(), clock=lambda: NOW)
+        service.start_execution("await add(1, 2)", [host.add], execution_id="e")
+        assert store.claim("w", NOW, 10)
+        store.commit("w", [], [turn("e", calls=[call(0)])], [], NOW)
+        delivered = turn("e", version=version, calls=[call(1)], deliveries=[Delivery(0, 1, 0)], next_batch=2)
+        first = store.commit("w", [settlement("e", 0, attempt=attempt)], [delivered], [], NOW)
+        over = Turn("e", 2, ExecutionStatus.COMPLETED, output="7", deliveries=[Delivery(1, 2, 0)], next_batch=3, at=NOW)
+        last = store.commit("w", [settlement("e", 1)], [over], [], NOW)
+        both.append((first, last, recorded(store)))
+        with store._connections.engine.begin() as connection:
+            for table in (executions, calls, snapshots):
+                connection.execute(table.delete())
+    assert both[0] == both[1]
+    assert (both[0][0].stale == frozenset()) == (attempt == 1 and version == 1)

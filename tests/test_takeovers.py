@@ -41,7 +41,7 @@ class Process:
         return self.engine.advance([item])
 
     def result(self):
-        while self.service.runtime.store.has_due(self.service.runtime.lease.worker, 1e12):
+        while self.service.runtime.store.survey(self.service.runtime.lease.worker, 1e12).has_execution:
             self.engine.advance_due()
         return self.service.get_result("it")
 
@@ -92,7 +92,7 @@ def test_an_outcome_that_a_former_holder_records_reaches_the_holder(processes):
     former.service.runtime.store.take_over(former_id, lease_until, heir.service.runtime.lease.worker, 1.0)
     heir.engine.advance_due()
     former.settle(0, "c")
-    assert heir.service.runtime.store.has_due(heir.service.runtime.lease.worker, 1e12)
+    assert heir.service.runtime.store.survey(heir.service.runtime.lease.worker, 1e12).has_execution
     heir.engine.advance_due()
     heir.settle(1, "a")
     heir.settle(2, "b")

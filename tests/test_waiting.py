@@ -9,7 +9,6 @@ import sys
 import threading
 
 import pytest
-from sqlalchemy import event
 
 from durable_monty import (
     AsyncOrchestratorService,
@@ -23,6 +22,7 @@ from durable_monty.config import Config
 from durable_monty.store.starting import forget
 from support import functions as host
 from support.killed import SCRIPT
+from support.statements import before_each_statement
 from support.workers import eventually, running
 
 CODE = "await add(n, 1)"
@@ -132,17 +132,13 @@ def test_a_hundred_who_wait_cost_as_much_as_one(database_url, service):
     eventually(lambda: is_watched(service, *ids))
     other = OrchestratorService(init_db(database_url), Config())
     bystander = start(other, 7, delay_seconds=3600)
-    event.listen(
-        service.runtime.store._connections.engine,
-        "before_cursor_execute",
-        lambda connection, cursor, statement, *_: statements.append(statement),
-    )
-    seen = len(statements)
+    end_listening = before_each_statement(service.runtime.store._connections.engine, statements.append)
     other.cancel(bystander)
     end(other, ids[0])
     assert waiters[0].result() == "completed"
     # For each of a handful of commits of the other one look for all; the one that is over looks for itself.
-    assert len(statements) - seen < 40
+    end_listening()
+    assert 0 < len(statements) < 40
     for execution_id in ids[1:]:
         other.cancel(execution_id)
     assert {waiter.result() for waiter in waiters[1:]} == {"cancelled"}

@@ -43,12 +43,12 @@ class NodeConnections(Connections):
         self._node = node
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, is_quiet: bool = False) -> Iterator[Connection]:
         self._node.stop_at("before a transaction")
         fault = self._node.commit_fault()
         if fault == "unreachable":
             raise StoreUnreachable("simulated: the database does not answer")
-        with super().write() as connection:
+        with super().write(is_quiet=is_quiet) as connection:
             yield connection
             if fault == "crash before":
                 raise Crashed

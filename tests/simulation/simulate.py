@@ -45,8 +45,8 @@ class _ClientConnections(Connections):
 
     look: Callable[[], object] = staticmethod(lambda: None)
 
-    def write(self) -> Any:
-        return _Looking(super().write(), self)
+    def write(self, *, is_quiet: bool = False) -> Any:
+        return _Looking(super().write(is_quiet=is_quiet), self)
 
 
 class _Looking:

@@ -10,23 +10,25 @@ import re
 import signal
 import sys
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from durable_monty import OrchestratorService, Worker, init_db
 from durable_monty.chores import Cleaner
 from durable_monty.config import Config, RetentionTable
 from support import functions as host
+from support.statements import before_each_statement
 
 
 def kill_before(pattern: str, number: int) -> None:
     seen = 0
 
-    @event.listens_for(Engine, "before_cursor_execute")
-    def _count(connection, cursor, statement, *_):
+    def count(statement: str) -> None:
         nonlocal seen
-        seen += re.search(pattern, " ".join(statement.split())) is not None
+        seen += re.search(pattern, statement) is not None
         if seen == number:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    before_each_statement(Engine, count)
 
 
 def start(service: OrchestratorService, **options: object) -> str:

@@ -89,7 +89,7 @@ class Virtual:
         self._crash(crash(), family)
         engine = self._service.runtime.engine
         while True:
-            while self._store.has_due(self._service.runtime.lease.worker, self.now):
+            while self._store.survey(self._service.runtime.lease.worker, self.now).has_execution:
                 engine.advance_due()
             engine.close_children()
             # Cleanup takes no time.

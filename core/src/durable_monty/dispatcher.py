@@ -109,7 +109,7 @@ class Dispatcher:
         What their executors answer is written at once, or by `pay` if the database does not answer.
 
         Returns:
-            When calls that went back to `pending` are due again; None if there are none.
+            When to look at them again: some went back to `pending`, or have a time limit; None: there is no such time.
         """
         again = []
         for name, group in _grouped(calls).items():
@@ -248,7 +248,7 @@ class Dispatcher:
         made = [(due, self._call(executor, due, contexts.get(job_id(due)))) for due in batch]
         fitting = [(due, call) for due, call in made if self._fits(executor, due, call)]
         sendable = [due for due, _ in fitting]
-        self._arm(executor, sendable)
+        ends_at = self._arm(executor, sendable)
         try:
             answers = executor.submit([call for _, call in fitting]) if fitting else []
         except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
@@ -262,7 +262,8 @@ class Dispatcher:
             return self._put_back(sendable, due_at)
         self._jobs.set_submitted(job_id(due) for due in sendable)
         breaker.failures = 0
-        return self._take_answers(executor, sendable, answers)
+        again_at = self._take_answers(executor, sendable, answers)
+        return min((at for at in (ends_at, again_at) if at is not None), default=None)
 
     def _take_answers(
         self, executor: LoadedExecutor, batch: Sequence[DueCall], answers: Sequence[Accepted | Refused]
@@ -300,14 +301,15 @@ class Dispatcher:
             self._watch.submitted(accepted, self._clock())
         return min((self._put_back(group, due_at) or due_at for due_at, group in again.items()), default=None)
 
-    def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> None:
-        """Start the time limits of calls whose executor cannot tell when they begin."""
-        if executor.capabilities.heartbeats:
-            return
-        at = self._clock() + executor.capabilities.start_delay_seconds
+    def _arm(self, executor: LoadedExecutor, batch: Sequence[DueCall]) -> float | None:
+        """Start the time limits of calls whose executor cannot tell when they begin; returns the first one's end."""
         limited = [due for due in batch if due.row.timeout_seconds is not None]
+        if executor.capabilities.heartbeats or not limited:
+            return None
+        at = self._clock() + executor.capabilities.start_delay_seconds
         times = [(due, begun(due.row, at, self._grace_seconds)) for due in limited]
         self._owe(lambda: self._store.times.arm(times))
+        return min((item.look_at for _, item in times if item.look_at is not None), default=None)
 
     def _fits(self, executor: LoadedExecutor, due: DueCall, call: Call) -> bool:
         """Whether the executor can run the call at all; one that it cannot is refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from durable_monty.bell import Bell
@@ -27,15 +27,16 @@ _LINGER_SECONDS = 5.0
 class Ends:
     """Tells waiters when executions have ended, are paused, or are gone.
 
-    One thread, which lives while somebody waits, asks about all of them with one query whenever something may have
-    changed: this process has committed, PostgreSQL notifies, or SQLite's file has changed. Safe to use from several
-    threads.
+    What ends in this process is told by who commits it. For the rest there is one thread, which lives while somebody
+    waits: it asks about all of them with one query whenever PostgreSQL notifies or SQLite's file has changed. Safe to
+    use from several threads.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._bell = Bell()
+        self._is_look_wanted = False
         self._thread: threading.Thread | None = None
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._is_closed = False
@@ -46,7 +47,8 @@ class Ends:
     def watching(self, execution_id: str, ended: Callable[[], None]) -> Iterator[None]:
         """Within the block, `ended` is called once, from another thread, when the execution may have ended.
 
-        It is also called when the database does not answer: look, and wait again.
+        It is also called when the database does not answer: look, and wait again. Whether it has ended before has to
+        be looked at within the block.
 
         Raises:
             StoreError: At the end of the block: `close` was called meanwhile.
@@ -80,10 +82,13 @@ class Ends:
                 # The parent's thread does not exist here, and its waiters wait there.
                 self._pid, self._thread, self._waiting, self._bell = os.getpid(), None, {}, Bell()
             self._waiting.setdefault(execution_id, []).append(ended)
+            is_first = len(self._waiting) == 1
             if self._thread is None:
+                self._is_look_wanted = True
                 self._thread = threading.Thread(target=self._run, name="durable-monty-ends", daemon=True)
                 self._thread.start()
-        self._bell.ring()
+        if is_first:
+            self._bell.ring()
 
     def _discard(self, execution_id: str, ended: Callable[[], None]) -> None:
         with self._lock:
@@ -94,21 +99,43 @@ class Ends:
                 self._waiting.pop(execution_id, None)
 
     def _run(self) -> None:
-        changes = self._store.watch_ends(self._bell.ring)
+        changes = self._store.watch_ends(self._want_look)
         gap = 0.0
         try:
-            with self._store.announcing(self._bell.ring):
+            with self._store.announcing(self._hear):
                 while True:
                     seen = self._bell.rings
-                    gap = 0.0 if self._look() else min(gap * 2 + 0.001, _LONGEST_GAP_SECONDS)
+                    if self._is_look_wanted:
+                        self._is_look_wanted = False
+                        gap = 0.0 if self._look() else min(gap * 2 + 0.001, _LONGEST_GAP_SECONDS)
                     # Closing rings after it has said so: one of the two is noticed.
                     is_rung = self._is_closed or self._sleep(seen, changes)
                     if self._is_over(is_rung=is_rung):
                         return
-                    time.sleep(gap)
+                    if self._is_look_wanted:
+                        time.sleep(gap)
         finally:
             if changes is not None:
                 changes.close()
+
+    def _want_look(self) -> None:
+        self._is_look_wanted = True
+        self._bell.ring()
+
+    def _hear(self, ended: Collection[str] | None) -> None:
+        """What this process has committed ended these executions; None: it may have ended any."""
+        if ended is None:
+            self._want_look()
+        else:
+            self._tell(ended)
+
+    def _tell(self, ids: Collection[str]) -> bool:
+        """Tell those who wait for one of these executions; returns whether there were any."""
+        with self._lock:
+            told = [ended for execution_id in ids for ended in self._waiting.pop(execution_id, [])]
+        for ended in told:
+            ended()
+        return bool(told)
 
     def _look(self) -> bool:
         """Tell those whose execution may have ended; returns whether there were any."""
@@ -119,11 +146,7 @@ class Ends:
         except StoreError:
             # They ask themselves, and raise what they find.
             over = set(ids)
-        with self._lock:
-            told = [ended for execution_id in over for ended in self._waiting.pop(execution_id, [])]
-        for ended in told:
-            ended()
-        return bool(told)
+        return self._tell(over)
 
     def _sleep(self, seen: int, changes: SqliteChanges | PostgresqlChanges | None) -> bool:
         """Wait for a ring or a change; returns whether there was one."""
@@ -134,8 +157,10 @@ class Ends:
             if self._bell.wait(seen, min(step, left)):
                 return True
             if is_polled and changes is not None and _has_changed(changes):
+                self._is_look_wanted = True
                 return True
             step = min(step * 1.5, _LAST_STEP_SECONDS)
+        self._is_look_wanted = True
         return False
 
     def _is_over(self, *, is_rung: bool) -> bool:

@@ -275,30 +275,34 @@ class Loop:
         """See what is due in the database; returns whether there is more."""
         runtime = self._runtime
         self._looks_seen = runtime.looks_wanted
-        is_busy = False
         now = runtime.clock()
         # Before the turns, which may ask for an earlier look.
         self._look_at = now + self._poll_interval_seconds
-        if self._firer.fire(now):
+        found = runtime.store.survey(runtime.lease.worker, now)
+        is_busy = False
+        if found.has_schedule or self._firer.is_queueing:
+            is_busy = bool(self._firer.fire(now))
+        if is_busy:
             self._on_step("schedules fired")
         if self._cleaner.clean(now):
             self._on_step("ended executions deleted")
-        if runtime.store.has_due(runtime.lease.worker, now):
+        if found.has_execution:
             advanced = runtime.engine.advance_due(self._dispatcher.capacity())
             self._on_step("due turns recorded")
             self._follow(advanced)
-            is_busy = advanced.is_busy
-        self._expire()
-        self._backlog |= runtime.store.pending_executors(now)
+            is_busy = is_busy or advanced.is_busy
+        if found.has_overdue:
+            self._expire()
+        if found.has_pending:
+            self._backlog |= runtime.store.pending_executors(now)
         if self._close_children_at <= now:
             # Those of this worker's own turns were seen to at once; what a killed worker left behind is found here.
             runtime.engine.close_children()
             self._close_children_at = now + _CLOSE_CHILDREN_SECONDS
         if is_busy:
             self._look_no_later_than(now)
-        for time in (runtime.store.next_wake_at(now), runtime.store.times.next_at(now)):
-            if time is not None and time > now:
-                self._look_no_later_than(time)
+        if found.next_at is not None:
+            self._look_no_later_than(found.next_at)
         self.checkpoints += 1
         return is_busy
 

@@ -197,7 +197,9 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         while (row := self._over(execution_id)) is None:
             ended = threading.Event()
             with self.ends.watching(execution_id, ended.set):
-                if not ended.wait(None if ends_at is None else max(ends_at - time.monotonic(), 0.0)):
+                # It may have ended before it was watched.
+                left = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
+                if self._over(execution_id) is None and not ended.wait(left):
                     raise self.not_ended(execution_id, timeout_seconds)
         return self._described(row)
 

@@ -5,6 +5,8 @@ step or for a thousand; as arrays, a column each, preparing the parameters took 
 Parts of one statement see the database as it was before it, and none may touch a row that another part touches:
 a call that ends and is delivered at once is therefore one row of `news`, and an execution is either moved by its
 turn or, if that was stale, woken.
+
+What happens most often has a statement of its own, `durable_monty.store.step_postgresql`, that takes half as long.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from durable_monty.store.rows import (
     turn_values,
     unmoved,
 )
+from durable_monty.store.step_postgresql import commit_step, is_step
 
 
 def _records(name: str, alias: str, columns: dict[str, str]) -> str:
@@ -159,6 +162,9 @@ def commit(
     now: float,
 ) -> CommitResult:
     """Run inside a transaction of its own; see `Store.commit`."""
+    driver: Any = connection.connection.driver_connection
+    if is_step(settlements, turns, wake) and commit_step(driver, worker, settlements, turns[0]):
+        return CommitResult(frozenset(), frozenset())
     parameters: dict[str, Any] = {
         "worker": worker,
         "now": now,
@@ -178,7 +184,7 @@ def commit(
     moved: set[str] = set()
     lost: set[str] = set()
     settled: set[tuple[str, int]] = set()
-    for execution_id, call_id in connection.exec_driver_sql(_COMMIT, parameters):
+    for execution_id, call_id in driver.execute(_COMMIT, parameters):
         if execution_id is None:
             continue
         if call_id is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,10 +24,15 @@ class Connections:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        # Its errors: the hot path uses the driver's connection, so that SQLAlchemy does not see them.
+        self._driver: Any = engine.dialect.loaded_dbapi
+        # SQLite shows a transaction one state of the database; PostgreSQL shows each of its statements the latest, so
+        # that to begin and end one would be round trips for nothing.
+        self._reading = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {"is_reader": True}
         self._lock = threading.RLock()
         self._kept: dict[str | None, Connection] = {}
         self._pid = os.getpid()
-        self._announced: list[Callable[[], None]] = []
+        self._announced: list[Callable[[Collection[str] | None], None]] = []
 
     @property
     def is_postgresql(self) -> bool:
@@ -40,8 +45,11 @@ class Connections:
         return not self.is_postgresql and self.engine.url.database in (None, "", ":memory:")
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, is_quiet: bool = False) -> Iterator[Connection]:
         """A transaction; committed at the end of the block, rolled back by an exception.
+
+        Args:
+            is_quiet: Announce nothing: whoever uses it knows what it ends.
 
         Raises:
             StoreUnreachable: The database went away; the transaction may or may not have been committed.
@@ -49,11 +57,12 @@ class Connections:
         """
         with self._transaction() as connection:
             yield connection
-        self._announce()
+        if not is_quiet:
+            self.announce(None)
 
     @contextmanager
-    def announcing(self, committed: Callable[[], None]) -> Iterator[None]:
-        """Within the block, `committed` is called after each transaction of this process that writes."""
+    def announcing(self, committed: Callable[[Collection[str] | None], None]) -> Iterator[None]:
+        """Within the block, `committed` is called with what `announce` is given, and with None after each `write`."""
         self._announced.append(committed)
         try:
             yield
@@ -64,21 +73,22 @@ class Connections:
     def write_at_once(self) -> Iterator[Connection]:
         """A connection for one statement that is a transaction of its own: on PostgreSQL a single round trip.
 
+        Announces nothing; whoever ends executions does.
+
         Raises:
             StoreUnreachable: As `write`.
             StoreError: As `write`.
         """
         if not self.is_postgresql:
-            with self.write() as connection:
+            with self.write(is_quiet=True) as connection:
                 yield connection
             return
         with self._lock, self._translated():
             yield self._kept_connection("AUTOCOMMIT")
-        self._announce()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for queries that see one state of the database."""
+        """A connection for queries; on SQLite they see one state of the database."""
         self._check_fork()
         if self.is_in_memory:
             # There is only one connection to a database in memory.
@@ -88,9 +98,19 @@ class Connections:
         with (
             self._translated(),
             self.engine.connect() as connection,
-            connection.execution_options(is_reader=True).begin(),
+            connection.execution_options(**self._reading).begin(),
         ):
             yield connection
+
+    @contextmanager
+    def read_at_once(self) -> Iterator[Connection]:
+        """A connection for one query; on PostgreSQL a single round trip."""
+        if not self.is_postgresql:
+            with self.read() as connection:
+                yield connection
+            return
+        with self._lock, self._translated():
+            yield self._kept_connection("AUTOCOMMIT")
 
     def data_version(self) -> int:
         """SQLite's count of commits by other connections than the writing one."""
@@ -111,9 +131,10 @@ class Connections:
             with connection.begin():
                 yield connection
 
-    def _announce(self) -> None:
+    def announce(self, ended: Collection[str] | None) -> None:
+        """Tell this process that these executions have ended; None: that any may have."""
         for committed in tuple(self._announced):
-            committed()
+            committed(ended)
 
     def _kept_connection(self, isolation_level: str | None) -> Connection:
         self._check_fork()
@@ -131,9 +152,12 @@ class Connections:
             self.engine.dispose(close=False)
             self._kept, self._lock, self._pid = {}, threading.RLock(), os.getpid()
 
-    def _drop_kept(self) -> None:
+    def _drop_kept(self, error: BaseException | None = None) -> None:
+        """Close the kept connections; after an error of the driver they are of no more use to the pool either."""
         kept, self._kept = self._kept, {}
         for connection in kept.values():
+            if error is not None and self.is_postgresql:
+                connection.invalidate(error)
             connection.close()
 
     @contextmanager
@@ -143,13 +167,18 @@ class Connections:
         except (OperationalError, InterfaceError) as error:
             if error.connection_invalidated:
                 self._drop_kept()
-            raise StoreUnreachable(self._message(error)) from error
+            raise StoreUnreachable(self._message(error.orig)) from error
         except DBAPIError as error:
+            raise StoreError(self._message(error.orig)) from error
+        except (self._driver.OperationalError, self._driver.InterfaceError) as error:
+            self._drop_kept(error)
+            raise StoreUnreachable(self._message(error)) from error
+        except self._driver.Error as error:
             raise StoreError(self._message(error)) from error
 
-    def _message(self, error: DBAPIError) -> str:
-        cause = str(error.orig).strip().splitlines()
+    def _message(self, error: BaseException | None) -> str:
+        cause = str(error).strip().splitlines()
         return (
-            f"working on the database {shown(self.engine.url)!r}: {cause[0] if cause else type(error.orig).__name__}; "
+            f"working on the database {shown(self.engine.url)!r}: {cause[0] if cause else type(error).__name__}; "
             "check that it runs, can be written and has space"
         )

@@ -87,7 +87,7 @@ def _sqlite(url: URL, synchronous: str) -> Engine:
     def _begin(connection: Any) -> None:
         # Writers take the lock at once: upgrading a read lock later fails with SQLITE_BUSY without waiting.
         mode = "DEFERRED" if connection.get_execution_options().get("is_reader") else "IMMEDIATE"
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        connection.connection.driver_connection.execute(f"BEGIN {mode}")
 
     return engine
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, select, tuple_
 
-from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow
 from durable_monty.store.connections import Connections
+from durable_monty.store.fixed import THESE, Fixed
 from durable_monty.store.rows import execution_row
 from durable_monty.store.schema import executions, tags, workflows
 
-# Stays below the limit of parameters in one statement of older SQLite libraries.
-_IN_LIMIT = 500
-_MOVING = (ExecutionStatus.SCHEDULED.value, ExecutionStatus.RUNNING.value, ExecutionStatus.WAITING.value)
+_LIVING = Fixed(f"SELECT id FROM executions WHERE id IN {THESE} AND status IN ('scheduled', 'running', 'waiting')")
+_TAGS = Fixed(f"SELECT execution_id, name, value FROM tags WHERE execution_id IN {THESE} ORDER BY execution_id, name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +63,15 @@ class Listing:
 
     def living(self, ids: Sequence[str]) -> set[str]:
         """Those of these executions that have not ended and are not paused."""
-        found: set[str] = set()
-        with self._connections.read() as connection:
-            for start in range(0, len(ids), _IN_LIMIT):
-                some = executions.c.id.in_(list(ids[start : start + _IN_LIMIT]))
-                query = select(executions.c.id).where(some, executions.c.status.in_(_MOVING))
-                found.update(connection.scalars(query))
-        return found
+        with self._connections.read_at_once() as connection:
+            return {row["id"] for row in _LIVING.mappings(connection, {"ids": json.dumps(list(ids))})}
 
     def tags(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """The tags of each of these executions."""
         found: dict[str, dict[str, str]] = {execution_id: {} for execution_id in ids}
-        with self._connections.read() as connection:
-            for start in range(0, len(ids), _IN_LIMIT):
-                some = list(ids[start : start + _IN_LIMIT])
-                query = select(tags).where(tags.c.execution_id.in_(some)).order_by(tags.c.execution_id, tags.c.name)
-                for row in connection.execute(query):
-                    found[row.execution_id][row.name] = row.value
+        with self._connections.read_at_once() as connection:
+            for row in _TAGS.mappings(connection, {"ids": json.dumps(list(ids))}):
+                found[row["execution_id"]][row["name"]] = row["value"]
         return found
 
 

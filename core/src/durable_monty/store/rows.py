@@ -25,7 +25,7 @@ from durable_monty.records import (
 
 _CALL_FIELDS = tuple(field.name for field in dataclasses.fields(CallRow))
 CALL_COLUMNS = ("execution_id", *_CALL_FIELDS)
-_EXECUTION_FIELDS = tuple(field.name for field in dataclasses.fields(ExecutionRow))
+EXECUTION_COLUMNS = tuple(field.name for field in dataclasses.fields(ExecutionRow))
 
 
 def workflow_values(record: WorkflowRecord, checked_at: float | None) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def call_values(execution_id: str, call: CallRow) -> dict[str, Any]:
     return values
 
 
-def call_row(row: RowMapping) -> CallRow:
+def call_row(row: RowMapping | Mapping[str, Any]) -> CallRow:
     """A call from its row."""
     values = {name: row[name] for name in _CALL_FIELDS}
     values["kind"] = CallKind(values["kind"])
@@ -94,7 +94,7 @@ def call_row(row: RowMapping) -> CallRow:
 
 def execution_values(row: ExecutionRow) -> dict[str, Any]:
     """The row of an execution."""
-    values = {name: getattr(row, name) for name in _EXECUTION_FIELDS}
+    values = {name: getattr(row, name) for name in EXECUTION_COLUMNS}
     values["status"] = str(row.status)
     values["is_cancel_delivered"] = int(row.is_cancel_delivered)
     return values
@@ -102,13 +102,13 @@ def execution_values(row: ExecutionRow) -> dict[str, Any]:
 
 def execution_row(row: RowMapping | Mapping[str, Any]) -> ExecutionRow:
     """An execution from its row."""
-    values = {name: row[name] for name in _EXECUTION_FIELDS}
+    values = {name: row[name] for name in EXECUTION_COLUMNS}
     values["status"] = ExecutionStatus(values["status"])
     values["is_cancel_delivered"] = bool(values["is_cancel_delivered"])
     return ExecutionRow(**values)
 
 
-def snapshot_record(row: RowMapping) -> Snapshot:
+def snapshot_record(row: RowMapping | Mapping[str, Any]) -> Snapshot:
     """A snapshot from its row."""
     return Snapshot(row["version"], row["monty_version"], row["format"], bytes(row["digest"]), bytes(row["snapshot"]))
 

@@ -109,12 +109,6 @@ class Schedules:
         with self._connections.write() as connection:
             return connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount > 0
 
-    def next_at(self, connection: Connection) -> float | None:
-        """The next time at which any schedule fires."""
-        query = select(schedules.c.next_at).where(schedules.c.is_paused == 0, schedules.c.next_at.isnot(None))
-        time = connection.scalar(query.order_by(schedules.c.next_at).limit(1))
-        return None if time is None else float(time)
-
     def due(self, now: float) -> list[tuple[ScheduleRow, bool]]:
         """Schedules that fire now, or whose queue may move on, each with whether its last execution lives."""
         with self._connections.read() as connection:
@@ -190,6 +184,7 @@ def _due(now: float) -> Any:
         .correlate(schedules)
         .exists()
     )
+    # As `durable_monty.store.survey` has it.
     is_due = or_(schedules.c.next_at <= now, (schedules.c.queued != "[]") & ~lives)
     query = select(schedules, lives.label("is_alive")).where(schedules.c.is_paused == 0, is_due)
     return query.order_by(schedules.c.next_at).limit(_MOST_FIRED)

@@ -11,9 +11,11 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from durable_monty.errors import StoreError
 from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow, WorkflowRecord
+from durable_monty.store.commit_postgresql import CHANNEL
 from durable_monty.store.connections import Connections
+from durable_monty.store.fixed import Fixed
 from durable_monty.store.notices import insert_or_ignore, tell
-from durable_monty.store.rows import execution_row, execution_values, workflow_values
+from durable_monty.store.rows import EXECUTION_COLUMNS, execution_row, execution_values, workflow_values
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, signals, snapshots, tags, workflows
 
 IdReuse = Literal["reject", "return", "restart"]
@@ -23,6 +25,11 @@ LIVING = tuple(status.value for status in ExecutionStatus if not status.is_termi
 """Statuses of executions that have not ended; paused ones included."""
 
 _MAX_TRIES = 20
+_INSERT = Fixed(f"""
+{{WITH new AS (|}} INSERT INTO executions ({", ".join(EXECUTION_COLUMNS)})
+VALUES ({", ".join(f":{name}" for name in EXECUTION_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING id
+{{) SELECT id, pg_notify('{CHANNEL}', '') FROM new|}}
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +68,22 @@ class Starting:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        # Digests of workflows that are stored as they are to be.
+        self._stored: set[str] = set()
 
     def start(self, new: NewExecution) -> Started:
         """Store an execution, unless its id is taken, or its key by one that stands for it."""
+        workflows_ = {record.digest for record in (new.workflow, *new.children)}
+        if not new.tags and workflows_ <= self._stored:
+            with self._connections.write_at_once() as connection:
+                if _insert(connection, new.row):
+                    return Started(new.row.id)
+        started = self._start(new)
+        if started.existing is None and new.checked_at is not None:
+            self._stored |= workflows_
+        return started
+
+    def _start(self, new: NewExecution) -> Started:
         with self._connections.write() as connection:
             # Another process may store the same id or key between the look and the insert; then it is seen at the
             # next look.
@@ -167,12 +187,15 @@ def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) ->
 def _inserted(connection: Connection, new: NewExecution) -> Started | None:
     """The new execution; None: somebody has taken its id or its key a moment earlier."""
     _save_workflows(connection, new)
-    statement = insert_or_ignore(connection, executions).values(execution_values(new.row))
-    if connection.execute(statement.returning(executions.c.id)).first() is None:
+    if not _insert(connection, new.row):
         return None
     _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
-    tell(connection)
     return Started(new.row.id)
+
+
+def _insert(connection: Connection, row: ExecutionRow) -> bool:
+    """Store an execution and tell workers, unless its id or one of its keys is taken."""
+    return bool(_INSERT.mappings(connection, execution_values(row)))
 
 
 def _save_workflows(connection: Connection, new: NewExecution) -> None:

@@ -10,12 +10,9 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    LargeBinary,
     RowMapping,
-    Select,
     bindparam,
     case,
-    cast,
     delete,
     func,
     insert,
@@ -45,10 +42,12 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
+from durable_monty.store.claiming import Claiming
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.fixed import Fixed
 from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
@@ -56,18 +55,20 @@ from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
     call_row,
     execution_row,
-    snapshot_record,
     workflow_record,
 )
 from durable_monty.store.schedules import Schedules
-from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, snapshots, workers, workflows
+from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, workers, workflows
 from durable_monty.store.starting import Starting
 from durable_monty.store.steering import Steering
+from durable_monty.store.survey import Survey, survey
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
+_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id")
+_LOCKED_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id {FOR UPDATE}")
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
@@ -89,6 +90,7 @@ class Store:
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
+        self._claiming = Claiming(self._connections, self._workflow)
         self.starting = Starting(self._connections)
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
@@ -128,8 +130,8 @@ class Store:
             return PostgresqlChanges(self._connections.engine, notified, ENDED_CHANNEL)
         return self.watch(notified)
 
-    def announcing(self, committed: Callable[[], None]) -> AbstractContextManager[None]:
-        """Within the block, `committed` is called after each transaction of this process that writes."""
+    def announcing(self, committed: Callable[[Collection[str] | None], None]) -> AbstractContextManager[None]:
+        """Within the block, `committed` is called with the executions that this process ends, or None: it may be any."""
         return self._connections.announcing(committed)
 
     def transactions(self, settled: Callable[[], None], clock: Callable[[], float]) -> CallTransactions:
@@ -199,7 +201,11 @@ class Store:
         asking = [turn for turn in turns if has_effects(turn)]
         if not asking:
             with self._connections.write_at_once() as connection:
-                return self._commit(connection, worker, settlements, turns, wake, now)
+                result = self._commit(connection, worker, settlements, turns, wake, now)
+            ended = [turn.execution_id for turn in turns if turn.status.is_terminal]
+            if ended:
+                self._connections.announce(ended)
+            return result
         with self._connections.write() as connection:
             result = self._commit(connection, worker, settlements, turns, wake, now)
             recorded = [turn for turn in asking if turn.execution_id not in result.stale]
@@ -208,39 +214,17 @@ class Store:
                 tell(connection)
             return replace(result, is_more=is_more)
 
-    def claim(
-        self, worker: str, now: float, limit: int, ids: Collection[str] | None = None, skip: Collection[str] = ()
-    ) -> list[Claimed]:
+    def claim(self, worker: str, now: float, limit: int, ids: Collection[str] | None = None) -> list[Claimed]:
         """Claim executions that nobody else holds and load what a turn needs.
 
         Args:
             ids: These, whether they are due or not; None: those whose wake-up time has come, the oldest first.
-            skip: Executions that the worker is at work on.
         """
-        free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
-        chosen = select(executions.c.id).where(free, executions.c.status.in_(_ALIVE), _may_claim(worker))
-        if ids is None:
-            chosen = chosen.where(executions.c.wake_at <= now, executions.c.id.not_in(list(skip)[:_IN_LIMIT]))
-            chosen = chosen.order_by(executions.c.wake_at)
-        else:
-            chosen = chosen.where(executions.c.id.in_(list(ids)))
-        chosen = chosen.limit(limit).with_for_update(skip_locked=True)
-        statement = (
-            update(executions)
-            .where(executions.c.id.in_(chosen.scalar_subquery()))
-            .values(worker=worker, status=ExecutionStatus.RUNNING.value)
-            .returning(executions)
-        )
-        with self._connections.write() as connection:
-            rows = connection.execute(statement).mappings().all()
-            return self._load(connection, [execution_row(row) for row in rows])
+        return self._claiming.claim(worker, now, limit, ids)
 
-    def has_due(self, worker: str, now: float) -> bool:
-        """Whether `claim` would find something; a read that disturbs nobody."""
-        free = or_(executions.c.worker.is_(None), executions.c.worker == worker)
-        query = select(executions.c.id).where(executions.c.wake_at <= now, free, executions.c.status.in_(_ALIVE))
-        with self._connections.read() as connection:
-            return connection.execute(query.limit(1)).first() is not None
+    def survey(self, worker: str, now: float) -> Survey:
+        """What is due for a worker, and when to look again; a read that disturbs nobody."""
+        return survey(self._connections, worker, now)
 
     def children_by_call(self, execution_id: str) -> dict[int, str]:
         """The ids of the children that an execution waits for, by the call that does."""
@@ -249,18 +233,6 @@ class Store:
         )
         with self._connections.read() as connection:
             return {row.parent_call: row.id for row in connection.execute(query)}
-
-    def next_wake_at(self, now: float) -> float | None:
-        """The earliest time at which an execution or a schedule, or after `now` a pending call, is due; None if there is none."""
-        first = select(executions.c.wake_at).where(executions.c.wake_at.isnot(None))
-        due = select(calls.c.due_at).where(calls.c.status == CallStatus.PENDING.value, calls.c.due_at > now)
-        with self._connections.read() as connection:
-            times = [
-                connection.scalar(first.order_by(executions.c.wake_at).limit(1)),
-                connection.scalar(due.order_by(calls.c.due_at).limit(1)),
-                self.schedules.next_at(connection),
-            ]
-        return min((time for time in times if time is not None), default=None)
 
     def release(self, worker: str, ids: Iterable[str], wake: Collection[str], now: float) -> None:
         """Give up the claim on these executions.
@@ -434,7 +406,7 @@ class Store:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.read() as connection:
+        with self._connections.read_at_once() as connection:
             return self._execution(connection, execution_id)
 
     def is_idle(self) -> bool:
@@ -501,22 +473,19 @@ class Store:
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""
-        query = _snapshots().where(snapshots.c.execution_id == execution_id)
-        with self._connections.read() as connection:
-            row = connection.execute(query).mappings().first()
-        return snapshot_record(row) if row else None
+        return self._claiming.snapshot(execution_id)
 
     # Parts
 
     def _execution(self, connection: Connection, execution_id: str, *, is_locked: bool = False) -> ExecutionRow:
-        query = select(executions).where(executions.c.id == execution_id)
-        row = connection.execute(query.with_for_update() if is_locked else query).mappings().first()
-        if row is None:
+        query = _LOCKED_EXECUTION if is_locked else _EXECUTION
+        found = query.mappings(connection, {"id": execution_id})
+        if not found:
             raise ExecutionNotFound(
                 f"looking for execution {execution_id!r}: {self.url} has none with this id; "
                 "`durable-monty list` shows those it has"
             )
-        return execution_row(row)
+        return execution_row(found[0])
 
     def _workflow(self, connection: Connection, digest: str) -> WorkflowRecord:
         record = self._workflows.get(digest)
@@ -524,24 +493,6 @@ class Store:
             row = connection.execute(select(workflows).where(workflows.c.digest == digest)).mappings().one()
             record = self._workflows[digest] = workflow_record(row)
         return record
-
-    def _load(self, connection: Connection, rows: Sequence[ExecutionRow]) -> list[Claimed]:
-        found: dict[str, Snapshot] = {}
-        live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
-        for ids in _slices(list(live)):
-            for row in connection.execute(_snapshots().where(snapshots.c.execution_id.in_(ids))).mappings():
-                found[row["execution_id"]] = snapshot_record(row)
-            undelivered: ColumnElement[bool] = calls.c.batch.is_(None)
-            query = select(calls).where(calls.c.execution_id.in_(ids), undelivered)
-            for row in connection.execute(query.order_by(calls.c.ended_at, calls.c.call_id)).mappings():
-                live[row["execution_id"]][row["call_id"]] = call_row(row)
-        return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
-
-
-def _snapshots() -> Select[Any]:
-    """Snapshots with their state as bytes, whatever somebody has put into that column of SQLite."""
-    state = cast(snapshots.c.snapshot, LargeBinary).label("snapshot")
-    return select(*(column for column in snapshots.c if column.name != "snapshot"), state)
 
 
 def _may_claim(worker: str) -> ColumnElement[bool]:

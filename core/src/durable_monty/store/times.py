@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import bindparam, func, or_, select, text, tuple_, update
+from sqlalchemy import bindparam, or_, select, text, tuple_, update
 
 from durable_monty.models import CallStatus
 from durable_monty.records import CallRow, CallTimes, DueCall, HeardBeat
@@ -102,14 +102,6 @@ class Times:
         if rows:
             with self._connections.write() as connection:
                 connection.execute(_POSTPONE, rows)
-
-    def next_at(self, now: float = 0.0) -> float | None:
-        """The earliest time after `now` at which a call is to be looked at; None: no call has one."""
-        with self._connections.read() as connection:
-            found: float | None = connection.scalar(
-                select(func.min(calls.c.expires_at)).where(calls.c.expires_at > now)
-            )
-            return found
 
 
 def _key(execution_id: str, row: CallRow) -> dict[str, object]:

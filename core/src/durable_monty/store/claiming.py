@@ -1,0 +1,75 @@
+"""Claiming executions for a worker, with what their next turn needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+
+from sqlalchemy import Connection
+
+from durable_monty.records import CallRow, Claimed, ExecutionRow, Snapshot, WorkflowRecord
+from durable_monty.store.connections import Connections
+from durable_monty.store.fixed import THESE, Fixed
+from durable_monty.store.rows import call_row, execution_row, snapshot_record
+
+# Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since.
+_CLAIM = """
+UPDATE executions SET worker = :worker, status = 'running' WHERE id IN (
+    SELECT id FROM executions
+    WHERE {chosen} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
+        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
+            OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))
+    ORDER BY wake_at LIMIT :limit {FOR UPDATE SKIP LOCKED}
+) RETURNING *
+"""
+_CLAIM_DUE = Fixed(_CLAIM.replace("{chosen}", "wake_at <= :now"))
+_CLAIM_THESE = Fixed(_CLAIM.replace("{chosen}", f"id IN {THESE}"))
+# The state as bytes, whatever somebody has put into that column of SQLite.
+_SNAPSHOTS = Fixed(f"""
+SELECT execution_id, version, monty_version, format, digest, {{snapshot|CAST(snapshot AS BLOB) AS snapshot}}
+FROM snapshots WHERE execution_id IN {THESE}
+""")
+_UNDELIVERED = Fixed(f"""
+SELECT * FROM calls WHERE execution_id IN {THESE} AND batch IS NULL ORDER BY ended_at, call_id
+""")
+
+
+class Claiming:
+    """Claims of one database.
+
+    Args:
+        workflow: Gives the workflow with a digest.
+    """
+
+    def __init__(self, connections: Connections, workflow: Callable[[Connection, str], WorkflowRecord]) -> None:
+        self._connections = connections
+        self._workflow = workflow
+
+    def claim(self, worker: str, now: float, limit: int, ids: Collection[str] | None) -> list[Claimed]:
+        """See `Store.claim`."""
+        parameters = {"worker": worker, "limit": limit}
+        with self._connections.write_at_once() as connection:
+            if ids is None:
+                found = _CLAIM_DUE.mappings(connection, {**parameters, "now": now})
+            else:
+                found = _CLAIM_THESE.mappings(connection, {**parameters, "ids": json.dumps(list(ids))})
+            return self._load(connection, [execution_row(row) for row in found])
+
+    def snapshot(self, execution_id: str) -> Snapshot | None:
+        """The execution's snapshot, or None."""
+        with self._connections.read_at_once() as connection:
+            return _snapshots(connection, [execution_id]).get(execution_id)
+
+    def _load(self, connection: Connection, rows: Sequence[ExecutionRow]) -> list[Claimed]:
+        # Those that have not begun have neither.
+        begun = [row.id for row in rows if row.version]
+        found = _snapshots(connection, begun) if begun else {}
+        live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
+        for row in _UNDELIVERED.mappings(connection, {"ids": json.dumps(begun)}) if begun else ():
+            live[row["execution_id"]][row["call_id"]] = call_row(row)
+        return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
+
+
+def _snapshots(connection: Connection, ids: Sequence[str]) -> dict[str, Snapshot]:
+    rows = _SNAPSHOTS.mappings(connection, {"ids": json.dumps(ids)})
+    return {row["execution_id"]: snapshot_record(row) for row in rows}
