@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from durable_monty.store.schema import metadata
+from durable_monty.store.indexes import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
