@@ -110,7 +110,17 @@ def wheels(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure; every figure stands beside the bare commit rate of the same database in the same run."""
     _install(session, "tests")
-    session.run("python", "tests/bench", *session.posargs)
+    if not session.posargs or not session.posargs[0].startswith("W"):
+        session.run("python", "tests/bench", *session.posargs)
+        return
+    # Peers live in an environment of their own.
+    peers = f"{session.create_tmp()}/peers"
+    session.run("python", "-m", "venv", peers)
+    # What cannot be installed makes a row that says so.
+    python = f"{peers}/bin/python"
+    requirements = "tests/bench/peers/requirements.txt"
+    session.run(python, "-m", "pip", "install", "-q", "-r", requirements, external=True, success_codes=[0, 1])
+    session.run("python", "tests/bench/peers", *session.posargs, "--peers-python", python)
 
 
 @nox.session(python=FOUND[:1] or None)
