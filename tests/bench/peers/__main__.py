@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from databases import Database, postgresql_database
+from databases import Database, postgresql_database  # noqa: E402
 
 _HERE = Path(__file__).parent
 _COUNTS = {"W1": 1000, "W3": 1000, "W6": 200}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-import functions
-from opened import opened
-from shared import COUNT, URL, WORKLOAD, check, tell, tell_latencies
+import functions  # noqa: E402
+from opened import opened  # noqa: E402
+from shared import COUNT, URL, WORKLOAD, check, tell, tell_latencies  # noqa: E402
 
-from durable_monty import Worker
+from durable_monty import Worker  # noqa: E402
 
 _CHAIN = "x = 0\nfor i in range(n):\n    x = await add(x, 1)\nx"
 
