@@ -85,8 +85,8 @@ _REMEMBERED_SECONDS = 86400.0
 class Store:
     """A database at the current schema. Safe to use from several threads; made by `init_db` or `open_store`."""
 
-    def __init__(self, engine: DatabaseEngine) -> None:
-        self._connections = Connections(engine)
+    def __init__(self, engine: DatabaseEngine, connections: Connections | None = None) -> None:
+        self._connections = connections or Connections(engine)
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
