@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
@@ -37,6 +38,12 @@ class Steering:
         self._connections = connections
         self._find = find
 
+    @contextmanager
+    def _locked(self, execution_id: str) -> Iterator[tuple[Connection, ExecutionRow]]:
+        """A transaction that has this execution to itself."""
+        with self._connections.write() as connection:
+            yield connection, self._find(connection, execution_id, is_locked=True)
+
     def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
         """Ask for an execution's cancellation; one that has not begun is cancelled at once.
 
@@ -46,8 +53,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if not row.status.is_terminal and row.cancel_deadline_at is None:
                 _request_cancel(connection, row, reason, deadline_at, now)
                 tell(connection)
@@ -67,8 +73,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if not row.status.is_terminal and row.status is not ExecutionStatus.PAUSED:
                 _pause(connection, row, reason)
             return row
@@ -82,8 +87,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status is ExecutionStatus.PAUSED:
                 _resume(connection, row, now)
                 tell(connection)
@@ -99,8 +103,7 @@ class Steering:
             ExecutionNotFound: No execution has this id.
             ExecutionConflict: Another one with its singleton key lives.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status is ExecutionStatus.FAILED:
                 _require_free_key(connection, row)
                 _retry(connection, row, now)
@@ -127,8 +130,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status.is_terminal:
                 return row
             for _, _, arguments, line in signals.waiting(connection, execution_id, name)[:1]:
