@@ -308,9 +308,9 @@ class Session:
         if reference is None:
             return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
         operation = reference.path.removeprefix(f"{FLOW}.") if reference.path.startswith(f"{FLOW}.") else None
-        if operation in operations.MARKS:
-            return position.resume({"return_value": self._mark(operation, position, progress)})
         try:
+            if operation in operations.MARKS:
+                return position.resume({"return_value": self._mark(operation, position, progress)})
             args, kwargs = self._arguments(position)
             if operation is not None:
                 return self._on_operation(position, operations.read(operation, args, kwargs), args, kwargs, progress)
@@ -356,17 +356,18 @@ class Session:
 
     def _mark(self, what: str, position: monty.FunctionSnapshot, progress: Progress) -> str | None:
         """Take note of where a task runs, and answer."""
+        said = operations.read_mark(what, position.args, position.kwargs)
+        subject = said.subject
         if what == "_here":
-            if position.args:
+            if said.awaitables is not None:
                 # What was called before a race began, and is awaited within it, runs in it.
-                progress.marks.append(Mark("_open", self._scope, _calls_among(position.args[0])))
+                progress.marks.append(Mark("_open", self._scope, _calls_among(said.awaitables)))
             return self._scope
         if what == "_box":
             return str(position.call_id)
-        subject = str(position.args[0])
         if what == "_open":
             subject = self._scope = scopes.inner(subject, position.call_id)
-            progress.marks.append(Mark(what, subject, _calls_among(position.args[1])))
+            progress.marks.append(Mark(what, subject, _calls_among(said.awaitables or ())))
             return subject
         if what == "_enter":
             self._scope = subject
