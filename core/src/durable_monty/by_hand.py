@@ -102,7 +102,7 @@ class ByHand:
             EncodeError: The value cannot be carried.
         """
         call = self._open_call("completing", execution_id, call_id, attempt)
-        text = codec.dumps(convert.plain(result), path="result")
+        text = self.runtime.fitting(codec.dumps(convert.plain(result), path="result"), "the result")
         self._settle(execution_id, call, CallStatus.COMPLETED, text)
 
     def fail_call(

@@ -97,6 +97,19 @@ class InterpreterTable(Table):
         20.0, description="When a sandbox process that does not answer is killed."
     )
     processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
+    max_open_calls: PositiveInt = Field(
+        100_000, description="Most calls of one execution that are open at the same time."
+    )
+    max_value_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        le=200 * 1024 * 1024,
+        description="Longest text of one value: inputs, arguments, a result, a signal.",
+    )
+    max_print_characters: PositiveInt = Field(
+        1_000_000, description="Most that a workflow prints between two waits; the rest is dropped."
+    )
+    max_source_bytes: int = Field(1024 * 1024, ge=1024, description="Longest source of a workflow.")
 
 
 class SecurityTable(Table):

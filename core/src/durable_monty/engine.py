@@ -214,9 +214,7 @@ class Engine:
             raise refusal
         return self._set_aside(execution_id, settlements, crashes[execution_id], refusal)
 
-    def _run_apart(
-        self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]
-    ) -> Advanced:
+    def _run_apart(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
         """Run each by itself, because the database refused something: only the one that asked for it is to suffer."""
         advanced = Advanced()
         for execution_id in sorted({*ids, *(item.execution_id for item in settlements)}):

@@ -72,7 +72,9 @@ def _refuse_unstorable(values: Mapping[str, Any]) -> None:
     for name in ("concurrency", "retry"):
         numbers = values[name].values() if isinstance(values.get(name), Mapping) else (values.get(name),)
         if any(isinstance(number, int) and abs(number) > _MAX_WHOLE for number in numbers):
-            raise ValueError(f"options() {name} has a number beyond {_MAX_WHOLE}; leave it out, if it is to mean no limit")
+            raise ValueError(
+                f"options() {name} has a number beyond {_MAX_WHOLE}; leave it out, if it is to mean no limit"
+            )
     try:
         json.dumps(values.get("resources"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -82,6 +84,6 @@ def _refuse_unstorable(values: Mapping[str, Any]) -> None:
 def _refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ValueError(f"{what} has no {name!r}; {hint}")

@@ -230,6 +230,9 @@ def _from_text(
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise WorkflowCheckError(name, [_syntax_problem(text, error)]) from error
+    except (RecursionError, MemoryError) as error:
+        problem = Problem(1, 1, "syntax error: it is nested too deeply to be read", text[:200].partition("\n")[0])
+        raise WorkflowCheckError(name, [problem]) from error
     plain, flow = _without_flow_imports(text, tree)
     numbers = tuple(range(1, plain.count("\n") + 2))
     used = {name: item for name, item in offered.items() if name in _names(plain)[0]}

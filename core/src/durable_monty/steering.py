@@ -94,8 +94,8 @@ class Steering:
                 f"{MAX_NAME_CHARACTERS}"
             )
         plain = convert.plain(payload)
-        text = codec.dumps(plain, path="payload")
         runtime = self.runtime
+        text = runtime.fitting(codec.dumps(plain, path="payload"), f"the payload of signal {name!r}")
         before = runtime.store.steering.signal(
             execution_id,
             name,
