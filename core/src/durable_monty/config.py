@@ -50,7 +50,7 @@ def _checked_rate(rate: str) -> str:
 Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), AfterValidator(normalized)]
 Rate = Annotated[str, AfterValidator(_checked_rate)]
-ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 ObserverName = ExecutorName
 
 

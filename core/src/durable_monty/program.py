@@ -22,6 +22,7 @@ from durable_monty.records import FunctionRef, WorkflowRecord
 from durable_monty.sandbox import SANDBOX_BUILTINS
 from durable_monty.scoping import with_scoped_gather
 from durable_monty.stubs import make_stubs
+from durable_monty.texts import storable
 from durable_monty.workflows import Workflow
 
 _INPUTS = "_inputs"
@@ -353,5 +354,14 @@ def _record(
         for used, (helper, blocking) in _prelude.served(flow).items()
     }
     return WorkflowRecord(
-        "", name, filename, source, lines, user_source, first_line, references, entry, parameters or {}
+        "",
+        storable(name),
+        storable(filename),
+        source,
+        lines,
+        user_source,
+        first_line,
+        references,
+        entry,
+        parameters or {},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from durable_monty.program import Program, prepare
 from durable_monty.records import ExecutionRow, WorkflowRecord
 from durable_monty.runtime import Runtime
 from durable_monty.store.starting import IdReuse, NewExecution
+from durable_monty.texts import ID_RULE, is_id, is_storable
 from durable_monty.workflows import Workflow
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_KEY_CHARACTERS = 200
 _MAX_TAGS = 50
 _ID_REUSES = ("reject", "return", "restart")
@@ -189,12 +188,10 @@ def checked_id(execution_id: str) -> str:
     """The id, if it is one that an execution may have.
 
     Raises:
-        ValueError: It is not 1 to 100 letters, digits, `-` and `_`.
+        ValueError: It is not 1 to 100 letters, digits, `-` and `_`, or begins with `-`.
     """
-    if not isinstance(execution_id, str) or not _ID.fullmatch(execution_id):
-        raise ValueError(
-            f"starting execution {execution_id!r}: an id is 1 to 100 letters, digits, `-` and `_`; choose another"
-        )
+    if not is_id(execution_id):
+        raise ValueError(f"starting execution {execution_id!r:.200}: an id is {ID_RULE}; choose another")
     return execution_id
 
 
@@ -226,10 +223,10 @@ def _check_source_size(name: str, source: str, most: int) -> None:
 
 
 def _checked_text(doing: str, what: str, value: object) -> None:
-    # PostgreSQL has no text with a null character.
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY_CHARACTERS or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY_CHARACTERS or not is_storable(value):
         raise ValueError(
-            f"{doing}: {what} is {value!r}; it must be text of 1 to {_MAX_KEY_CHARACTERS} characters, none of them null"
+            f"{doing}: {what} is {value!r:.300}; it must be text of 1 to {_MAX_KEY_CHARACTERS} characters, none of them "
+            "null or a surrogate"
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable_monty.records import CallKind
+from durable_monty.texts import ID_RULE, is_id
 
 FLOW = "durable_monty.flow"
 MARKS = frozenset({"_here", "_open", "_enter", "_close", "_box", "_put"})
@@ -164,6 +165,8 @@ def _workflow(what: str, workflow: Any, inputs: Any, execution_id: Any) -> str:
         raise TypeError(f"{what} inputs is {inputs!r:.100}; it must be a dictionary of arguments by name")
     if execution_id is not None:
         _name(f"{what} execution_id", execution_id)
+        if not is_id(execution_id):
+            raise ValueError(f"{what} execution_id is {execution_id!r}; an id is {ID_RULE}")
     return _name(f"{what} workflow", workflow)
 
 

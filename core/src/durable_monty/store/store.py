@@ -66,6 +66,7 @@ from durable_monty.store.steering import Steering
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
+from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
@@ -510,10 +511,12 @@ class Store:
 
     def _execution(self, connection: Connection, execution_id: str, *, is_locked: bool = False) -> ExecutionRow:
         query = select(executions).where(executions.c.id == execution_id)
-        row = connection.execute(query.with_for_update() if is_locked else query).mappings().first()
+        row = None
+        if is_storable(execution_id):
+            row = connection.execute(query.with_for_update() if is_locked else query).mappings().first()
         if row is None:
             raise ExecutionNotFound(
-                f"looking for execution {execution_id!r}: {self.url} has none with this id; "
+                f"looking for execution {execution_id!r:.200}: {self.url} has none with this id; "
                 "`durable-monty list` shows those it has"
             )
         return execution_row(row)
