@@ -55,9 +55,13 @@ ObserverName = ExecutorName
 
 
 class Table(BaseModel):
-    """A table of the configuration: unknown keys are errors."""
+    """A table of the configuration: unknown keys are errors; secrets are not in its `repr`, nor in errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value, name or "")
 
 
 class StoreTable(Table):
@@ -190,10 +194,10 @@ class FunctionTable(Table):
     retry: RetryTable | None = None
 
 
-class ExecutorTable(BaseModel):
+class ExecutorTable(Table):
     """`[executors.NAME]`: `plugin`, and the plug-in's own settings."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     plugin: str | None = Field(None, description="The plug-in's name; the table's name if it is left out.")
 
@@ -404,7 +408,9 @@ def _with(values: dict[str, Any], keys: Sequence[str], value: Any, where: str) -
         return {**values, first: value}
     inner = values.get(first, {})
     if not isinstance(inner, dict):
-        raise ConfigError(f"reading the configuration from {where}: {first!r} is {inner!r}, it must be a table")
+        raise ConfigError(
+            f"reading the configuration from {where}: {first!r} is a {type(inner).__name__}, it must be a table"
+        )
     return {**values, first: _with(inner, rest, value, where)}
 
 
