@@ -319,9 +319,15 @@ def find(cwd: Path) -> Path | None:
             return folder / FILENAME
     for folder in folders:
         file = folder / "pyproject.toml"
-        if file.is_file() and "durable-monty" in _parse(file).get("tool", {}):
+        if file.is_file() and _own_table(_parse(file)) is not None:
             return file
     return None
+
+
+def _own_table(values: Mapping[str, Any]) -> Any:
+    """`[tool.durable-monty]` of a `pyproject.toml`; None: it has none."""
+    tools = values.get("tool")
+    return tools.get("durable-monty") if isinstance(tools, dict) else None
 
 
 def to_display(config: Config) -> dict[str, Any]:
@@ -358,13 +364,21 @@ def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, An
             f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none"
         )
     values = _parse(file)
-    return file, dict(values.get("tool", {}).get("durable-monty", {})) if file.name == "pyproject.toml" else values
+    if file.name != "pyproject.toml":
+        return file, values
+    own = _own_table(values) or {}
+    if not isinstance(own, dict):
+        raise ConfigError(f"reading the configuration from {str(file)!r}: tool.durable-monty must be a table")
+    return file, own
 
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"reading the configuration from {str(file)!r}: it is nested too deeply") from None
+    except ValueError as error:
+        # Also what is no TOMLDecodeError: bytes that are no UTF-8, a number with too many digits.
         raise ConfigError(f"reading the configuration from {str(file)!r}: it is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(
@@ -397,7 +411,7 @@ def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
