@@ -80,8 +80,15 @@ def representations(item, depth=2):
             yield from representations(value, depth - 1)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    store = init_db(f"sqlite:///{tmp_path_factory.mktemp('secrets') / 'shared.db'}", synchronous="NORMAL")
+    yield store
+    store.close()
+
+
 @pytest.fixture
-def told(tmp_path, monkeypatch, caplog, logging_as_before):  # noqa: F811
+def told(tmp_path, monkeypatch, caplog, shared, logging_as_before):  # noqa: F811
     """Everything that comes out of using a configuration."""
 
     def use(name):
@@ -111,12 +118,18 @@ def told(tmp_path, monkeypatch, caplog, logging_as_before):  # noqa: F811
                     plugins.load(executor, *chosen.plugin_of(executor))
                 except Exception:
                     out.append(traceback.format_exc())
-            with OrchestratorService(init_db(chosen.store.url), chosen) as service:
+            # The database of the tests before serves as well; opening one of its own takes longer than all the rest.
+            store = shared if chosen.store.url.startswith("sqlite:///durable-monty.db") else init_db(chosen.store.url)
+            with contextlib.nullcontext(OrchestratorService(store, chosen)) as service:
                 out += [*representations(service.runtime, 2), *representations(service.runtime.store, 1)]
                 id_ = service.start_execution("await add(1, 2)", [host.add])
                 if chosen.executor == "local":
                     Worker(service, poll_interval=0.05).run(until_complete=True)
+                else:
+                    service.cancel(id_)
                 out.append(repr(service.get_execution(id_)))
+                service.runtime.engine.release_all()
+                service.runtime.interpreter.close()
             assert is_usable
         except Exception:
             assert not is_usable, traceback.format_exc()
