@@ -24,7 +24,7 @@ def main() -> None:
     target, seconds = sys.argv[1], int(sys.argv[2])
     found = HERE / "corpus" / target
     found.mkdir(parents=True, exist_ok=True)
-    work = Path(sys.argv[0]).parent / ".work" / target
+    work = HERE / ".work" / target
     work.mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_total_time={seconds}",
