@@ -160,6 +160,17 @@ def simulate(session: nox.Session) -> None:
 
 
 @nox.session(python=FOUND[:1] or None)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign bytes, each target for so long: `nox -s fuzz -- 300`, or `-- 300 codec`."""
+    _install(session, "tests")
+    # Not among the tests' own: there are wheels of it for CPython up to 3.13 on Linux only.
+    session.install("atheris>=3")
+    seconds, *targets = session.posargs or ["60"]
+    for target in targets or ("codec", "values", "envelope", "config"):
+        session.run("python", "tests/fuzz", target, seconds)
+
+
+@nox.session(python=FOUND[:1] or None)
 def constraints(session: nox.Session) -> None:
     """Resolve every dependency anew and write constraints.txt."""
     session.install("uv")

@@ -32,12 +32,16 @@ MAX_DEPTH = 200
 """Most containers inside each other."""
 
 _MAX_EXACT_INT = 2**53
+_MAX_PATH_CHARACTERS = 1000
 _PLAIN = frozenset({str, bool, type(None)})
 _EXCEPTIONS: dict[str, type[BaseException]] = {
     name: value
     for name, value in vars(builtins).items()
-    # The groups need a list of exceptions besides a text.
-    if isinstance(value, type) and issubclass(value, BaseException) and not name.endswith("ExceptionGroup")
+    # The groups need a list of exceptions besides a text, and the errors of encodings need what was encoded.
+    if isinstance(value, type)
+    and issubclass(value, BaseException)
+    and not name.endswith("ExceptionGroup")
+    and name not in ("UnicodeDecodeError", "UnicodeEncodeError", "UnicodeTranslateError")
 }
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
@@ -67,6 +71,8 @@ def dumps(value: Any, *, path: str = "value") -> str:
             text.encode()
     except _Unencodable as error:
         where = path + "".join(reversed(error.steps))
+        if len(where) > _MAX_PATH_CHARACTERS:
+            where = f"{where[: _MAX_PATH_CHARACTERS // 2]} ... {where[-_MAX_PATH_CHARACTERS // 2 :]}"
         raise EncodeError(f"encoding {where}: {error.reason}") from None
     except UnicodeEncodeError as error:
         raise EncodeError(
@@ -131,7 +137,7 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
         try:
             tree[key] = item if type(item) in _PLAIN else _tree(item, depth + 1)
         except _Unencodable as error:
-            error.steps.append(f"[{key!r}]")
+            error.steps.append(f"[{_shown(key)}]")
             raise
     if is_plain:
         return tree
@@ -140,9 +146,16 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
         try:
             pairs.append([_tree(key, depth + 1), item])
         except _Unencodable as error:
-            error.reason = f"the key {key!r}: {error.reason}"
+            error.reason = f"the key {_shown(key)}: {error.reason}"
             raise
     return {"$dict": pairs}
+
+
+def _shown(key: Any) -> str:
+    try:
+        return f"{key!r:.80}"
+    except Exception:  # noqa: BLE001 - a number with too many digits, or `__repr__` is the user's
+        return f"<{type(key).__name__}>"
 
 
 def _set(value: Any, depth: int) -> list[Any]:

@@ -50,14 +50,18 @@ def _checked_rate(rate: str) -> str:
 Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), AfterValidator(normalized)]
 Rate = Annotated[str, AfterValidator(_checked_rate)]
-ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 ObserverName = ExecutorName
 
 
 class Table(BaseModel):
-    """A table of the configuration: unknown keys are errors."""
+    """A table of the configuration: unknown keys are errors; secrets are not in its `repr`, nor in errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value, name or "")
 
 
 class StoreTable(Table):
@@ -97,6 +101,19 @@ class InterpreterTable(Table):
         20.0, description="When a sandbox process that does not answer is killed."
     )
     processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
+    max_open_calls: PositiveInt = Field(
+        100_000, description="Most calls of one execution that are open at the same time."
+    )
+    max_value_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        le=200 * 1024 * 1024,
+        description="Longest text of one value: inputs, arguments, a result, a signal.",
+    )
+    max_print_characters: PositiveInt = Field(
+        1_000_000, description="Most that a workflow prints between two waits; the rest is dropped."
+    )
+    max_source_bytes: int = Field(1024 * 1024, ge=1024, description="Longest source of a workflow.")
 
 
 class SecurityTable(Table):
@@ -177,10 +194,10 @@ class FunctionTable(Table):
     retry: RetryTable | None = None
 
 
-class ExecutorTable(BaseModel):
+class ExecutorTable(Table):
     """`[executors.NAME]`: `plugin`, and the plug-in's own settings."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     plugin: str | None = Field(None, description="The plug-in's name; the table's name if it is left out.")
 
@@ -302,9 +319,15 @@ def find(cwd: Path) -> Path | None:
             return folder / FILENAME
     for folder in folders:
         file = folder / "pyproject.toml"
-        if file.is_file() and "durable-monty" in _parse(file).get("tool", {}):
+        if file.is_file() and _own_table(_parse(file)) is not None:
             return file
     return None
+
+
+def _own_table(values: Mapping[str, Any]) -> Any:
+    """`[tool.durable-monty]` of a `pyproject.toml`; None: it has none."""
+    tools = values.get("tool")
+    return tools.get("durable-monty") if isinstance(tools, dict) else None
 
 
 def to_display(config: Config) -> dict[str, Any]:
@@ -341,13 +364,21 @@ def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, An
             f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none"
         )
     values = _parse(file)
-    return file, dict(values.get("tool", {}).get("durable-monty", {})) if file.name == "pyproject.toml" else values
+    if file.name != "pyproject.toml":
+        return file, values
+    own = _own_table(values) or {}
+    if not isinstance(own, dict):
+        raise ConfigError(f"reading the configuration from {str(file)!r}: tool.durable-monty must be a table")
+    return file, own
 
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"reading the configuration from {str(file)!r}: it is nested too deeply") from None
+    except ValueError as error:
+        # Also what is no TOMLDecodeError: bytes that are no UTF-8, a number with too many digits.
         raise ConfigError(f"reading the configuration from {str(file)!r}: it is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(
@@ -380,7 +411,7 @@ def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -391,7 +422,9 @@ def _with(values: dict[str, Any], keys: Sequence[str], value: Any, where: str) -
         return {**values, first: value}
     inner = values.get(first, {})
     if not isinstance(inner, dict):
-        raise ConfigError(f"reading the configuration from {where}: {first!r} is {inner!r}, it must be a table")
+        raise ConfigError(
+            f"reading the configuration from {where}: {first!r} is a {type(inner).__name__}, it must be a table"
+        )
     return {**values, first: _with(inner, rest, value, where)}
 
 

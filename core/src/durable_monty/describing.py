@@ -12,6 +12,7 @@ from durable_monty.records import ExecutionRow
 from durable_monty.starts import checked_tags
 from durable_monty.store import Store
 from durable_monty.store.listing import Filter
+from durable_monty.texts import is_storable, storable
 
 MAX_LISTED = 10_000
 
@@ -45,7 +46,7 @@ def filter_of(
     return Filter(
         _status(status),
         tuple(sorted(checked_tags(tags, "listing executions").items())),
-        workflow,
+        None if workflow is None else storable(workflow),
         _time("since", since),
         _time("until", until),
         _position(before),
@@ -105,7 +106,7 @@ def _position(cursor: str | None) -> tuple[float, str] | None:
         return None
     time, separator, execution_id = str(cursor).partition("~")
     try:
-        if separator and execution_id:
+        if separator and is_storable(execution_id):
             return float(time), execution_id
     except ValueError:
         pass

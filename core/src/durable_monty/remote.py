@@ -249,7 +249,10 @@ def user_failure(error: BaseException) -> Failure:
     import traceback
 
     kind = type(error)
-    shown = "".join(traceback.format_exception(kind, error, _user_part(error.__traceback__)))
+    try:
+        shown = "".join(traceback.format_exception(kind, error, _user_part(error.__traceback__)))
+    except Exception as problem:  # noqa: BLE001 - `__str__` and the like are the user's; a chain can be endless
+        shown = f"(the traceback cannot be had: {type(problem).__name__})"
     bases = tuple(base.__name__ for base in kind.__mro__[1:] if base is not object)
     return Failure("user", kind.__name__, _message(error), shown, bases)
 
@@ -263,6 +266,10 @@ def _open(envelope: bytes | str, key: bytes | None) -> tuple[Envelope, functions
         return encode_failure(_claimed_job_id(envelope), Failure("refused", "SignatureMismatch", str(error)), key)
     except DecodeError as error:
         return encode_failure(_claimed_job_id(envelope), Failure("undecodable", "DecodeError", str(error)), key)
+    try:
+        parse_job_id(call.job_id)
+    except ValueError as error:
+        return encode_failure(call.job_id, Failure("undecodable", "DecodeError", str(error)), key)
     try:
         return call, functions.resolve(call.function)
     except FunctionError as error:

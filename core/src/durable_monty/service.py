@@ -81,7 +81,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
             external_functions: The host functions it may call: callables or dotted paths. None: those that the
                 `@workflow` function names. They are registered in this process.
             inputs: Global names of source text, or arguments of a `@workflow` function.
-            execution_id: 1 to 100 letters, digits, `-` and `_`; None: a new one.
+            execution_id: 1 to 100 letters, digits, `-` and `_`, not beginning with `-`; None: a new one.
             check: Whether to type-check the workflow against the signatures of its host functions first.
             filename: What tracebacks call source text.
             workflows: The workflows that it may start as children, besides those that a `@workflow` function names.

@@ -21,6 +21,8 @@ from durable_monty.cli.output import (
     print_table,
     read_tags,
     read_time,
+    say,
+    say_line,
     shown_time,
 )
 
@@ -83,7 +85,7 @@ def list_(
     ]
     print_table(("execution", "status", "created", "ended", "tags"), rows)
     if len(found) == limit:
-        click.echo(f"there may be more: --before {found[-1]['cursor']}", err=True)
+        say(f"there may be more: --before {found[-1]['cursor']}", err=True)
 
 
 @click.command()
@@ -117,7 +119,7 @@ def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | No
     _print_failures(failures)
     _print_source(workflow, set(waiting))
     if row.error:
-        click.echo(f"\n{row.error}")
+        say(f"\n{row.error}")
 
 
 @click.command()
@@ -142,7 +144,7 @@ def cancel(execution_id: str, reason: str | None, deadline_seconds: float, confi
     try:
         open_service(config_path).cancel(execution_id, reason, deadline_seconds)
     except ExecutionEnded as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(FAILED)
 
 
@@ -209,25 +211,25 @@ def _as_json(
 
 
 def _print_head(row: ExecutionRow, workflow: WorkflowRecord, tags: Mapping[str, str]) -> None:
-    click.echo(f"execution  {row.id}")
-    click.echo(f"workflow   {workflow.name} ({workflow.filename})")
-    click.echo(f"status     {row.status.value}")
-    click.echo(f"created    {shown_time(row.created_at)}")
+    say_line(f"execution  {row.id}")
+    say_line(f"workflow   {workflow.name} ({workflow.filename})")
+    say_line(f"status     {row.status.value}")
+    say_line(f"created    {shown_time(row.created_at)}")
     if row.ended_at is not None:
-        click.echo(f"ended      {shown_time(row.ended_at)}")
+        say_line(f"ended      {shown_time(row.ended_at)}")
     if row.deadline_at is not None:
-        click.echo(f"deadline   {shown_time(row.deadline_at)}")
+        say_line(f"deadline   {shown_time(row.deadline_at)}")
     if row.schedule is not None:
-        click.echo(f"schedule   {row.schedule}")
+        say_line(f"schedule   {row.schedule}")
     if tags:
-        click.echo(f"tags       {_shown_tags(tags)}")
+        say_line(f"tags       {_shown_tags(tags)}")
     if row.memo is not None:
-        click.echo(f"memo       {_short(row.memo)}")
+        say_line(f"memo       {_short(row.memo)}")
     if row.note:
-        click.echo(f"note       {row.note}")
-    click.echo(f"inputs     {_short(row.inputs)}")
+        say_line(f"note       {row.note}")
+    say_line(f"inputs     {_short(row.inputs)}")
     if row.output is not None:
-        click.echo(f"output     {_short(row.output)}")
+        say_line(f"output     {_short(row.output)}")
 
 
 def _print_waits(waits: Sequence[Wait]) -> None:
@@ -235,19 +237,19 @@ def _print_waits(waits: Sequence[Wait]) -> None:
     others = [wait for wait in waits if wait.kind != "function"]
     for wait in others[:_SHOWN_CALLS]:
         until = "" if wait.due_at is None else f", until {shown_time(wait.due_at)}"
-        click.echo(f"waits for  {wait}{until}")
+        say_line(f"waits for  {wait}{until}")
     if len(others) > _SHOWN_CALLS:
-        click.echo(f"waits for  {len(others) - _SHOWN_CALLS} more")
+        say_line(f"waits for  {len(others) - _SHOWN_CALLS} more")
     if len(waits) > len(others):
-        click.echo(f"waits for  {len(waits) - len(others)} calls of functions")
+        say_line(f"waits for  {len(waits) - len(others)} calls of functions")
 
 
 def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
     shown = calls if show_all else calls[-_SHOWN_CALLS:]
     if len(shown) < len(calls):
-        click.echo(f"\nthe last {len(shown)} of {len(calls)} calls; --all shows every one")
+        say(f"\nthe last {len(shown)} of {len(calls)} calls; --all shows every one")
     elif calls:
-        click.echo("")
+        say()
     if not shown:
         return
     rows = [
@@ -288,7 +290,9 @@ def _print_open(calls: Sequence[CallRow]) -> None:
             wanted = ", ".join(f"{name}={value}" for name, value in call.policy.items() if name != "retry")
             lines += [f"call {call.call_id} has {wanted}"] if wanted else []
     if lines:
-        click.echo("\n" + "\n".join(lines[-2 * _SHOWN_CALLS :]))
+        say()
+        for line in lines[-2 * _SHOWN_CALLS :]:
+            say_line(line)
 
 
 def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
@@ -296,7 +300,7 @@ def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
 
     if not failures:
         return
-    click.echo("\nattempts that failed and were followed by another, or came too late:")
+    say("\nattempts that failed and were followed by another, or came too late:")
     rows = []
     for call_id, attempt, ended_at, text in failures[-_SHOWN_CALLS:]:
         failure = read_failure(text)
@@ -307,10 +311,10 @@ def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
 
 
 def _print_source(workflow: WorkflowRecord, waiting: set[int]) -> None:
-    click.echo("")
+    say()
     for number, line in enumerate(workflow.user_source.split("\n"), workflow.first_line):
         mark = ">" if number in waiting else " "
-        click.echo(f"{mark} {number:4}  {line}".rstrip())
+        say(f"{mark} {number:4}  {line}".rstrip())
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from durable_monty.errors import ConfigError, StoreUnreachable
+from durable_monty.explain import mask_text
 
 SYNCHRONOUS_LEVELS = ("EXTRA", "FULL", "NORMAL")
 _BUSY_TIMEOUT_SECONDS = 30.0
@@ -37,18 +38,19 @@ def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
 
 def shown(url: URL) -> str:
     """A database's URL as people write it: without the password, and without the driver that was chosen for them."""
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    return mask_text(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
 
 
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # Not `from error`: that one quotes the whole of it.
         raise ConfigError(
-            f"[store] url is {url!r}, which is not a database URL; write for example "
+            f"[store] url is {mask_text(url)!r}, which is not a database URL; write for example "
             "'sqlite:///durable-monty.db' or 'postgresql://user@host/database'"
-        ) from error
+        ) from None
     if backend not in ("sqlite", "postgresql"):
         raise ConfigError(
             f"[store] url names the database system {backend!r}; durable-monty works on sqlite and postgresql"

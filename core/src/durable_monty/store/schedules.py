@@ -16,6 +16,7 @@ from durable_monty.store.notices import insert_or_ignore, tell
 from durable_monty.store.rows import execution_values
 from durable_monty.store.schema import executions, schedules
 from durable_monty.store.starting import LIVING, save_workflow
+from durable_monty.texts import is_storable
 
 _MOST_FIRED = 50
 
@@ -86,6 +87,8 @@ class Schedules:
 
     def get(self, name: str) -> ScheduleRow | None:
         """One schedule, or None."""
+        if not is_storable(name):
+            return None
         with self._connections.read() as connection:
             row = connection.execute(select(schedules).where(schedules.c.name == name)).mappings().first()
         return _row(row) if row is not None else None
@@ -106,6 +109,8 @@ class Schedules:
 
     def delete(self, name: str) -> bool:
         """Delete a schedule, not its executions; returns whether there was one."""
+        if not is_storable(name):
+            return False
         with self._connections.write() as connection:
             return connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount > 0
 

@@ -65,6 +65,7 @@ from durable_monty.store.survey import Survey, survey
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
+from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id")
@@ -479,10 +480,10 @@ class Store:
 
     def _execution(self, connection: Connection, execution_id: str, *, is_locked: bool = False) -> ExecutionRow:
         query = _LOCKED_EXECUTION if is_locked else _EXECUTION
-        found = query.mappings(connection, {"id": execution_id})
+        found = query.mappings(connection, {"id": execution_id}) if is_storable(execution_id) else []
         if not found:
             raise ExecutionNotFound(
-                f"looking for execution {execution_id!r}: {self.url} has none with this id; "
+                f"looking for execution {execution_id!r:.200}: {self.url} has none with this id; "
                 "`durable-monty list` shows those it has"
             )
         return execution_row(found[0])

@@ -8,6 +8,7 @@ from durable_monty.records import CallKind
 from durable_monty.store.connections import Connections
 from durable_monty.store.schema import calls
 from durable_monty.store.steering import Find
+from durable_monty.texts import is_storable
 
 
 class Telling:
@@ -23,6 +24,8 @@ class Telling:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
+        if not is_storable(key or ""):
+            return {}
         of = (calls.c.execution_id == execution_id) & (calls.c.kind == CallKind.PUBLISH.value)
         if key is not None:
             of &= calls.c.function == key
@@ -38,6 +41,8 @@ class Telling:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
+        if not is_storable(stream):
+            return []
         query = (
             select(calls.c.arguments)
             .where(calls.c.execution_id == execution_id, calls.c.kind == CallKind.EMIT.value)
