@@ -45,6 +45,7 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
+from durable_monty.store.clock import DatabaseClock
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
@@ -86,6 +87,7 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine) -> None:
         self._connections = Connections(engine)
+        self.clock = DatabaseClock(self._connections)
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
