@@ -62,7 +62,9 @@ def test_a_worker_whose_clock_is_an_hour_off_does_its_work_and_takes_none_away(
     eventually(lambda: len(store.list_workers()) == 2)
     now = service.runtime.clock()
     assert all(abs(lease_until - now) < 60 for _, lease_until in store.list_workers())
-    code = "from asyncio import sleep\nfrom time import time\na = time()\nawait sleep(0.2)\n[a, await add(1, 2), time()]"
+    code = (
+        "from asyncio import sleep\nfrom time import time\na = time()\nawait sleep(0.2)\n[a, await add(1, 2), time()]"
+    )
     for _ in range(8):
         before = time.time()
         execution_id = service.start_execution(code, [host.add])
@@ -87,4 +89,3 @@ def test_what_a_machine_with_a_wrong_clock_starts_begins_at_once(
         Worker(right).run(until_complete=True)
         assert right.get_result(execution_id) == 3
         assert abs(right.get_execution(execution_id)["created_at"] - true_time()) < 60
-
