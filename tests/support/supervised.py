@@ -28,6 +28,11 @@ class Supervised:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None: it does not run."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
     def ensure_running(self) -> None:
         """Start it if it has ended."""
         if self._process is None or self._process.poll() is not None:
