@@ -127,13 +127,16 @@ class Valkey:
     Args:
         keeps_data: Whether every write is appended to a file and synced, so that a restart finds it.
         password: What clients have to give; `url` is without it.
+        port: The port; None: one that is free.
     """
 
-    def __init__(self, folder: Path, *, keeps_data: bool = False, password: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, keeps_data: bool = False, password: str | None = None, port: int | None = None
+    ) -> None:
         self._folder = folder
         self._keeps_data = keeps_data
         self._password = password
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
