@@ -1,7 +1,7 @@
 """`python tests/soak [--minutes 60] [--rate 10] [--database both] [--json FILE]`: steady work, and whether anything grows.
 
 Two `durable-monty worker` processes on each database get executions of every shape at a steady rate, and delete those that
-ended more than half a minute ago. Each minute memory, open files and threads of the workers with their sandboxes are
+ended more than a minute and a half ago. Each minute memory, open files and threads of the workers with their sandboxes are
 read, the size of the database, and how long executions took. Ends with 1 if any of the first four grows, if a worker has
 ended, or if a result was wrong.
 """
@@ -31,12 +31,13 @@ from support import servers
 from support.chaos_workflows import planned
 from support.supervised import Supervised
 
+# What has ended is there for longer than from one sample to the next.
 _CONFIGURATION = """
 [store]
 url = "{url}"
 
 [retention]
-delete_after_seconds = 30
+delete_after_seconds = 90
 interval_seconds = 5
 """
 _FUNCTIONS = Path(__file__).parent.parent
