@@ -35,6 +35,7 @@ from support.workers import DEADLINE_SECONDS, eventually, running
 EXECUTIONS = 12
 WORKER = Path(sys.executable).parent / "durable-monty"
 TESTS = Path(__file__).parent
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
