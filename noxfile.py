@@ -136,9 +136,19 @@ def pages(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[:1] or None)
 def chaos(session: nox.Session) -> None:
-    """Kill processes at random for minutes, and count what was lost."""
+    """Break databases, disks, networks, clocks and processes for minutes: `nox -s chaos -- --minutes 120`, or `-- kills`."""
     _install(session, "tests")
-    session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs)
+    if session.posargs[:1] == ["kills"]:
+        session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs[1:])
+    else:
+        session.run("python", "tests/chaos", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def soak(session: nox.Session) -> None:
+    """Work at a steady rate and see whether anything grows: `nox -s soak -- --minutes 60`."""
+    _install(session, "tests")
+    session.run("python", "tests/soak", *session.posargs)
 
 
 @nox.session(python=FOUND[:1] or None)

@@ -263,7 +263,7 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        advanced, ignored = self._commit([*fresh, *extra], turns, touched, now)
+        advanced, ignored = self._commit(_newest([*fresh, *extra]), turns, touched, now)
         advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
         self._forget_refused(taken, ignored, now)
         return advanced
@@ -402,6 +402,20 @@ class Engine:
 def _is_refusal(error: BaseException) -> TypeGuard[StoreError]:
     """Whether the database works, and would not take what it was asked to store."""
     return isinstance(error, StoreError) and not isinstance(error, StoreUnreachable | SchemaMismatch)
+
+
+def _newest(settlements: Iterable[Settlement]) -> list[Settlement]:
+    """Of each call the outcome of its latest attempt: one commit says one thing about a call.
+
+    An outcome of an attempt that is over may come again, because nobody has acknowledged it yet, together with that of the
+    attempt which followed.
+    """
+    newest: dict[tuple[str, int], Settlement] = {}
+    for item in settlements:
+        key = (item.execution_id, item.call_id)
+        if key not in newest or newest[key].attempt < item.attempt:
+            newest[key] = item
+    return list(newest.values())
 
 
 def _end_of_child(row: ExecutionRow, turn: Turn) -> Settlement:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable
 
 from durable_monty import remote
@@ -25,7 +24,8 @@ class Runtime:
             its turn.
     """
 
-    def __init__(self, store: Store, config: Config, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, config: Config, clock: Callable[[], float] | None = None) -> None:
+        clock = store.clock if clock is None else clock
         self.store = store
         self.config = config
         self.clock = clock

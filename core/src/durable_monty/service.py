@@ -32,7 +32,8 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     Args:
         store: What `init_db` returned, or the URL of a database.
         configuration: The configuration; None: read as the command line reads it.
-        clock: The time, in seconds since the epoch; everything durable goes by it, and what workflows read.
+        clock: The time, in seconds since the epoch; everything durable goes by it, and what workflows read. None: the
+            database server's on PostgreSQL, else this machine's.
 
     Raises:
         ConfigError: The configuration or the URL cannot be used.
@@ -44,7 +45,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         store: Store | str,
         configuration: Config | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         chosen = config.load() if configuration is None else configuration
         opened = init_db(store, synchronous=chosen.store.synchronous) if isinstance(store, str) else store

@@ -21,6 +21,8 @@ from durable_monty.workflows import Workflow
 
 _MAX_KEY_CHARACTERS = 200
 _MAX_TAGS = 50
+# What the time of a process that only starts executions may be wrong by is what clocks drift apart meanwhile.
+_CLOCK_MAX_AGE_SECONDS = 300.0
 _ID_REUSES = ("reject", "return", "restart")
 
 
@@ -86,6 +88,7 @@ class Starter:
     def start(self, prepared: Prepared, execution_id: str | None, options: StartOptions) -> str:
         """Store an execution, or find the one that stands for it; raises as `start_execution`."""
         id_ = uuid.uuid4().hex if execution_id is None else checked_id(execution_id)
+        self._runtime.store.clock.ask(older_than_seconds=_CLOCK_MAX_AGE_SECONDS)
         new = self._new_execution(id_, prepared, options, self._runtime.clock(), has_id=execution_id is not None)
         found = self._runtime.store.starting.start(new)
         if found.existing is None:

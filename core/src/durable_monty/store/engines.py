@@ -16,13 +16,23 @@ from durable_monty.explain import mask_text
 
 SYNCHRONOUS_LEVELS = ("EXTRA", "FULL", "NORMAL")
 _BUSY_TIMEOUT_SECONDS = 30.0
+# Without them a server that vanishes, or a network that swallows everything, is noticed after minutes or never.
+_NOTICING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Parameters of libpq: in seconds, the last one in milliseconds."""
 
 
 def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
     """An engine for `url`, set up for durable writes. Nothing is connected yet.
 
     Args:
-        url: `sqlite:///file.db`, `sqlite:///:memory:` (this process only) or `postgresql://...` (psycopg 3).
+        url: `sqlite:///file.db`, `sqlite:///:memory:` (this process only) or `postgresql://...` (psycopg 3), where its
+            query may hold libpq's parameters, such as `?connect_timeout=3`.
         synchronous: SQLite only: `FULL` syncs every commit; `NORMAL` may lose the last commits on power loss.
 
     Raises:
@@ -59,8 +69,9 @@ def _parse(url: str) -> URL:
 
 
 def _postgresql(url: URL) -> Engine:
+    noticing = {name: value for name, value in _NOTICING.items() if name not in url.query}
     try:
-        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=noticing)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(
             f"opening {shown(url)!r}: the PostgreSQL driver psycopg is not installed; "

@@ -43,6 +43,7 @@ from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.claiming import Claiming
+from durable_monty.store.clock import DatabaseClock
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
@@ -88,6 +89,7 @@ class Store:
 
     def __init__(self, engine: DatabaseEngine, connections: Connections | None = None) -> None:
         self._connections = connections or Connections(engine)
+        self.clock = DatabaseClock(self._connections)
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
