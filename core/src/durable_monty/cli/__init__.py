@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import click
 
-from durable_monty.cli import looking, plugin, pruning, schedules, settings, starting, steering, working
+from durable_monty.cli import doctor, looking, plugin, pruning, schedules, settings, starting, steering, working
 from durable_monty.cli.commands import ExtensibleGroup
 
 
@@ -31,6 +31,7 @@ for command in (
     looking.show,
     looking.result,
     looking.cancel,
+    doctor.doctor,
     steering.signal,
     steering.pause,
     steering.resume,

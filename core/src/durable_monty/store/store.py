@@ -47,6 +47,7 @@ from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.examining import Examining
 from durable_monty.store.fixed import Fixed
 from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
@@ -95,6 +96,7 @@ class Store:
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
         self.retention = Retention(self._connections)
+        self.examining = Examining(self._connections)
         self.steering = Steering(self._connections, self._execution)
         self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
