@@ -54,6 +54,7 @@ from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
+    EXECUTION_COLUMNS,
     call_row,
     execution_row,
     workflow_record,
@@ -68,8 +69,9 @@ from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
-_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id")
-_LOCKED_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id {FOR UPDATE}")
+_SELECT_EXECUTION = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions WHERE id = :id"
+_EXECUTION = Fixed(_SELECT_EXECUTION)
+_LOCKED_EXECUTION = Fixed(_SELECT_EXECUTION + " {FOR UPDATE}")
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
