@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from durable_monty import OrchestratorService, Retry, Worker, function, init_db
+from durable_monty import OrchestratorService, Retry, Worker, causes, doctor, function, init_db
 from durable_monty.cli import main
 from durable_monty.config import Config
 from durable_monty.identity import new_identity
@@ -513,3 +516,14 @@ def test_the_command_prints_no_control_characters(shop):
     printed += run(code=1)
     assert "title" in printed
     assert not set(printed) - {"\n"} & {chr(code) for code in (*range(32), 127, 0x9B, 0x202E)}
+
+
+def test_every_kind_is_explained_and_has_a_test():
+    """The page names what the code tells, and nothing else."""
+    page = (Path(__file__).parent.parent / "docs" / "howto" / "stuck.md").read_text()
+    explained = set(re.findall(r"^\| `([a-z-]+)` \|", page.partition("## The kinds")[2], re.MULTILINE))
+    source = inspect.getsource(causes) + inspect.getsource(doctor)
+    told = set(re.findall(r'(?:living\.id|waiter\.id|call|first),\s+"([a-z-]+)",', source)) | {"no-worker", "held"}
+    assert explained == told
+    tests = Path(__file__).read_text()
+    assert [kind for kind in told if tests.count(f'"{kind}"') == 0] == []

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 
 from durable_monty import OrchestratorService, SchemaMismatch, Worker, init_db
 from durable_monty.config import Config
+from durable_monty.replay import ReplayMismatch
 from durable_monty.sealing import SnapshotRefused, seal, unseal
 from durable_monty.store import HEAD, current_revision
 from durable_monty.store.schema import metadata
@@ -250,6 +251,27 @@ def test_turns_of_old_and_new_workers_may_alternate(old_and_new):
             assert new.get_execution("e")["note"] == before
     assert new.get_result("e") == 15
     assert [call.attempt for call in new.runtime.store.calls("e")] == [1] * 6
+
+
+def test_what_an_old_worker_could_not_rebuild_goes_on_under_the_new_one(old_and_new, monkeypatch):
+    """It fails and says which call differs; retried, it goes on from the snapshot, which was kept."""
+    old, new = old_and_new
+    new.start_execution("x = await add(1, 2)\nawait add(x, 10)", [host.add], execution_id="e")
+    new.process_execution("e")
+    new.complete_call("e", 0, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr("durable_monty.turns.replay", differ)
+        old.process_execution("e")
+    assert "call 0 is now something else" in new.get_execution("e")["error"]
+    new.retry("e")
+    Worker(new).run(until_complete=True)
+    assert new.get_result("e") == 13
+    assert [call.attempt for call in new.runtime.store.calls("e")] == [1, 1]
+
+
+def differ(session, *_):
+    """As an interpreter would that runs a workflow in another way."""
+    raise ReplayMismatch("rebuilding from the log: call 0 is now something else")
 
 
 def test_old_and_new_workers_at_once_break_nothing(old_and_new):

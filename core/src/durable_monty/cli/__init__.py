@@ -1,7 +1,7 @@
 """The command line, `durable-monty`.
 
-Exit codes: 0; 1 if the execution failed, was cancelled or has no result yet; 2 if the command line, the configuration
-or the workflow cannot be used. Results go to stdout, everything else to stderr.
+Exit codes: 0; 1 if the execution failed, was cancelled or has no result yet, or `doctor` has found something; 2 if the
+command line, the configuration or the workflow cannot be used. Results go to stdout, everything else to stderr.
 
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
