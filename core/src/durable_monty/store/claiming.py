@@ -10,17 +10,19 @@ from sqlalchemy import Connection
 from durable_monty.records import CallRow, Claimed, ExecutionRow, Snapshot, WorkflowRecord
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
-from durable_monty.store.rows import call_row, execution_row, snapshot_record
+from durable_monty.store.rows import CALL_COLUMNS, EXECUTION_COLUMNS, call_row, execution_row, snapshot_record
 
 # Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since.
-_CLAIM = """
+# Columns by name, here and elsewhere: PostgreSQL refuses a statement that it has parsed before if a newer version has
+# added a column to what `*` stands for, and a worker that runs would be of no more use.
+_CLAIM = f"""
 UPDATE executions SET worker = :worker, status = 'running' WHERE id IN (
     SELECT id FROM executions
-    WHERE {chosen} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
-        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
+    WHERE {{chosen}} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
+        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {{FOR SHARE}})
             OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))
-    ORDER BY wake_at LIMIT :limit {FOR UPDATE SKIP LOCKED}
-) RETURNING *
+    ORDER BY wake_at LIMIT :limit {{FOR UPDATE SKIP LOCKED}}
+) RETURNING {", ".join(EXECUTION_COLUMNS)}
 """
 _CLAIM_DUE = Fixed(_CLAIM.replace("{chosen}", "wake_at <= :now"))
 _CLAIM_THESE = Fixed(_CLAIM.replace("{chosen}", f"id IN {THESE}"))
@@ -30,7 +32,7 @@ SELECT execution_id, version, monty_version, format, digest, {{snapshot|CAST(sna
 FROM snapshots WHERE execution_id IN {THESE}
 """)
 _UNDELIVERED = Fixed(f"""
-SELECT * FROM calls WHERE execution_id IN {THESE} AND batch IS NULL ORDER BY ended_at, call_id
+SELECT {", ".join(CALL_COLUMNS)} FROM calls WHERE execution_id IN {THESE} AND batch IS NULL ORDER BY ended_at, call_id
 """)
 
 

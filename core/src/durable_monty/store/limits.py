@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, text
 from durable_monty.limits import SECONDS_PER_PRIORITY, Limit
 from durable_monty.records import DueCall
 from durable_monty.store.connections import Connections
-from durable_monty.store.rows import call_row
+from durable_monty.store.rows import CALL_COLUMNS, call_row
 
 RANK = f"due_at - {SECONDS_PER_PRIORITY} * priority"
 """What calls that wait are ordered by: a call of priority 1 is ahead of those that were due up to a minute earlier."""
@@ -58,7 +58,7 @@ WHERE (execution_id, call_id) IN (
     WHERE {_LIMITED} AND status = 'pending' AND limit_key = :key
         AND executor || '' = :executor AND due_at + 0.0 <= :now
     ORDER BY {RANK} LIMIT :room %s
-) RETURNING *
+) RETURNING {", ".join(CALL_COLUMNS)}
 """
 _SPEND = text("UPDATE limits SET tokens = :tokens, updated_at = :now WHERE key = :key")
 _SWEEP = text("DELETE FROM limits WHERE updated_at < :before")

@@ -48,12 +48,14 @@ from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.examining import Examining
 from durable_monty.store.fixed import Fixed
 from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
+    EXECUTION_COLUMNS,
     call_row,
     execution_row,
     workflow_record,
@@ -69,8 +71,9 @@ from durable_monty.store.transactions import CallTransactions
 from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
-_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id")
-_LOCKED_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id {FOR UPDATE}")
+_SELECT_EXECUTION = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions WHERE id = :id"
+_EXECUTION = Fixed(_SELECT_EXECUTION)
+_LOCKED_EXECUTION = Fixed(_SELECT_EXECUTION + " {FOR UPDATE}")
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
@@ -98,6 +101,7 @@ class Store:
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
         self.retention = Retention(self._connections)
+        self.examining = Examining(self._connections)
         self.steering = Steering(self._connections, self._execution)
         self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
