@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-_SECRET_NAME = re.compile(r"(password|secret|token|signing_key|api_key)(?!_env)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(password|secret|token|signing_key|encryption_key|api_key)(?!_env)", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)\S*@")
 
 
@@ -33,7 +33,7 @@ def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str],
             problems.append(f"{place}: this key is required")
         else:
             # A secret must not show up in an error's text.
-            is_secret = _SECRET_NAME.search(key) is not None
+            is_secret = isinstance(item["input"], dict) or any(_SECRET_NAME.search(part) for part in keys)
             found = "" if is_secret else f", found {mask_text(repr(item['input']))}"
             problems.append(f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}{found}")
     return f"reading the configuration from {where}: " + "; ".join(problems)
