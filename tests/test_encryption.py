@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
+import subprocess
 import sys
+import tomllib
 from contextlib import closing
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, select
@@ -20,6 +24,7 @@ from durable_monty.errors import ConfigError, PayloadUnreadable
 from durable_monty.store.schema import metadata
 from support import functions as host
 
+PAGES = Path(__file__).parent.parent / "docs" / "howto"
 SECRET = "mellon-friend-4711"
 OLD, NEW = "an old key of more than 32 characters", "a newer key of more than 32 characters"
 CHAIN = "a = await add(1, 2)\nb = await add(a, 1)\nawait add(b, 1)"
@@ -259,6 +264,18 @@ def test_the_command_line_reads_and_rewrites_with_the_keys_of_the_configuration(
     code, words = said(capsys, "show", "e")
     assert code != 0 or "no encryption is configured here" in words
     assert said(capsys, "db", "reencrypt")[0] == 2
+
+
+def test_the_pages_about_keys_are_true(tmp_path):
+    source = "\n".join(
+        re.findall(r"^```python\n(.*?)^```", (PAGES / "encryption.md").read_text(), re.DOTALL | re.MULTILINE)
+    )
+    (tmp_path / "page.py").write_text(source)
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (table,) = re.findall(r"^```toml\n(.*?)^```", (PAGES / "change-keys.md").read_text(), re.DOTALL | re.MULTILINE)
+    chosen = Config.model_validate(tomllib.loads(table))
+    assert len(chosen.signing_key.previous) == len(chosen.encryption_keys.previous) == 1
 
 
 def said(capsys, *arguments):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Table, select, tuple_, update
@@ -61,10 +62,8 @@ def reencrypt(connections: Connections, *, is_plain: bool = False) -> Iterator[i
     if not is_plain and vault.cipher is not None:
         target.use(vault.cipher, vault.name)
     for texts in _TEXTS:
-        yield from _walk(
-            connections, texts.table, lambda connection, row, of=texts: _texts(connection, row, of, vault, target)
-        )
-    yield from _walk(connections, snapshots, lambda connection, row: _snapshot(connection, row, vault, target))
+        yield from _walk(connections, texts.table, partial(_texts, of=texts, vault=vault, target=target))
+    yield from _walk(connections, snapshots, partial(_snapshot, vault=vault, target=target))
 
 
 def _walk(connections: Connections, table: Table, rewrite: Callable[[Connection, RowMapping], bool]) -> Iterator[int]:
