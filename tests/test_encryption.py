@@ -21,6 +21,7 @@ from durable_monty.cli import main
 from durable_monty.config import Config, load, to_display
 from durable_monty.encryption import AesSiv, CannotDecrypt, EncryptionKeys
 from durable_monty.errors import ConfigError, PayloadUnreadable
+from durable_monty.records import HeardBeat
 from durable_monty.store.schema import metadata
 from support import functions as host
 
@@ -71,6 +72,21 @@ def run_until_ended(service, execution_id):
 
 def whole_story(service):
     """An execution with the secret in everything that it stores; it ends as a failed one."""
+    service.create_schedule(
+        "yearly",
+        "await identity(secret)",
+        cron="0 0 1 1 *",
+        inputs={"secret": SECRET},
+        external_functions=[host.identity],
+    )
+    assert service.list_schedules()[0]["inputs"] == {"secret": SECRET}
+    service.start_execution("await identity(1)", [host.identity], execution_id="reports")
+    service.process_execution("reports")
+    due = service.runtime.store.claim_calls(service.runtime.lease.worker, "local", service.runtime.clock(), 1)
+    beat = HeardBeat("reports", 0, 1, service.runtime.clock(), json.dumps(SECRET))
+    service.runtime.store.times.record_heartbeats([beat], lambda row, at: (at + 60, None))
+    assert service.runtime.store.call("reports", 0).progress == json.dumps(SECRET)
+    service.runtime.store.put_back([(due[0].execution_id, 0, 1)], service.runtime.clock())
     service.start_execution(
         EVERYTHING, [host.identity, host.fail], {"secret": SECRET}, execution_id="e", memo={"of": SECRET}
     )
