@@ -138,6 +138,7 @@ class ByHand:
         return [self._as_call(execution_id, row) for row in rows if not row.status.is_terminal]
 
     def _as_call(self, execution_id: str, row: CallRow) -> Call:
+        codec.check_readable(row.arguments)
         key = job_id_of(execution_id, row.call_id, row.attempt)
         return Call(
             key,

@@ -26,7 +26,7 @@ from pathlib import PurePath, PurePosixPath
 from types import EllipsisType, NotImplementedType
 from typing import Any
 
-from durable_monty.errors import DecodeError, EncodeError
+from durable_monty.errors import DecodeError, EncodeError, PayloadUnreadable
 
 MAX_DEPTH = 200
 """Most containers inside each other."""
@@ -44,6 +44,32 @@ _EXCEPTIONS: dict[str, type[BaseException]] = {
     and name not in ("UnicodeDecodeError", "UnicodeEncodeError", "UnicodeTranslateError")
 }
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+class Unreadable(str):
+    """A stored text that could not be decrypted, as it is stored; reading it says why.
+
+    Attributes:
+        reason: What was being read, what was found, and what to do.
+    """
+
+    reason: str
+
+    def __new__(cls, text: str, reason: str) -> Unreadable:
+        """The text, with the reason."""
+        made = super().__new__(cls, text)
+        made.reason = reason
+        return made
+
+
+def check_readable(text: str) -> None:
+    """Make sure that a stored text can be used as it is.
+
+    Raises:
+        PayloadUnreadable: It is encrypted in the database, and could not be decrypted.
+    """
+    if isinstance(text, Unreadable):
+        raise PayloadUnreadable(text.reason)
 
 
 class _Unencodable(Exception):
@@ -87,6 +113,7 @@ def loads(text: str | bytes) -> Any:
 
     Raises:
         DecodeError: The text is not JSON, or has a tag that the codec does not know or with a wrong payload.
+        PayloadUnreadable: It is encrypted in the database, and could not be decrypted.
     """
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode())
@@ -95,6 +122,8 @@ def loads(text: str | bytes) -> Any:
     except RecursionError:
         raise DecodeError("decoding a value: it is nested too deeply for this process") from None
     except ValueError as error:
+        if isinstance(text, str):
+            check_readable(text)
         raise DecodeError(f"decoding a value: {error}; was it written by something else?") from error
 
 

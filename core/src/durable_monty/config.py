@@ -25,9 +25,11 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
-from durable_monty import observers
+from durable_monty import observers, signing
+from durable_monty.encryption import DEFAULT_CIPHER, EncryptionKeys
 from durable_monty.errors import ConfigError
 from durable_monty.explain import explain, masked
 from durable_monty.functions import MAX_PRIORITY, MAX_SECONDS, normalized
@@ -38,7 +40,14 @@ FILENAME = "durable-monty.toml"
 PREFIX = "DURABLE_MONTY_"
 CONFIG_VARIABLE = "DURABLE_MONTY_CONFIG"
 DEFAULT_URL = "sqlite:///durable-monty.db"
-_SHORT = {"DURABLE_MONTY_FUNCTIONS": ("functions", "allow"), "DURABLE_MONTY_SIGNING_KEY": ("security", "signing_key")}
+_SHORT = {
+    "DURABLE_MONTY_FUNCTIONS": ("functions", "allow"),
+    signing.KEY_VARIABLE: ("security", "signing_key"),
+    signing.PREVIOUS_VARIABLE: ("security", "previous_signing_keys"),
+    "DURABLE_MONTY_ENCRYPTION_KEY": ("security", "encryption_key"),
+    "DURABLE_MONTY_PREVIOUS_ENCRYPTION_KEYS": ("security", "previous_encryption_keys"),
+}
+_LISTS_OF_KEYS = (signing.PREVIOUS_VARIABLE, "DURABLE_MONTY_PREVIOUS_ENCRYPTION_KEYS")
 _NO_FILE = "the environment"
 
 
@@ -52,6 +61,9 @@ DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), After
 Rate = Annotated[str, AfterValidator(_checked_rate)]
 ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 ObserverName = ExecutorName
+CipherName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+Secret = Annotated[SecretStr, Field(min_length=16)]
+EncryptionSecret = Annotated[SecretStr, Field(min_length=32)]
 
 
 class Table(BaseModel):
@@ -119,9 +131,28 @@ class InterpreterTable(Table):
 class SecurityTable(Table):
     """Table `[security]`."""
 
-    signing_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+    signing_key: Secret | None = Field(
         None, description="Signs envelopes and snapshots; at least 16 characters, the same on every machine."
     )
+    previous_signing_keys: list[Secret] = Field(
+        default_factory=list, description="Signatures of these are accepted as well, while keys are being changed."
+    )
+    encryption_key: EncryptionSecret | None = Field(
+        None, description="Encrypts what is stored; at least 32 characters, the same on every worker."
+    )
+    previous_encryption_keys: list[EncryptionSecret] = Field(
+        default_factory=list, description="What these have encrypted is read as well."
+    )
+    cipher: CipherName | None = Field(
+        None, description="The cipher plug-in; `aes-siv` where there is an encryption key."
+    )
+    cipher_options: dict[str, Any] = Field(default_factory=dict, description="The cipher's own settings.")
+
+    @model_validator(mode="after")
+    def _has_current(self) -> SecurityTable:
+        if self.previous_signing_keys and self.signing_key is None:
+            raise ValueError("previous_signing_keys without a signing_key: name the key that signs as well")
+        return self
 
 
 class RetentionTable(Table):
@@ -231,10 +262,26 @@ class Config(Table):
     observers: dict[ObserverName, ObserverTable] = Field(default_factory=dict)
 
     @property
-    def signing_key(self) -> bytes | None:
-        """The signing key's bytes."""
+    def signing_key(self) -> signing.SigningKey | None:
+        """The signing key, with those that are accepted besides it."""
         key = self.security.signing_key
-        return key.get_secret_value().encode() if key is not None else None
+        return (
+            None if key is None else signing.SigningKey(_secret(key), map(_secret, self.security.previous_signing_keys))
+        )
+
+    @property
+    def cipher_name(self) -> str | None:
+        """The cipher plug-in, or None: what is stored is not encrypted, nor was it with a key that is known here."""
+        table = self.security
+        has_key = table.encryption_key is not None or table.previous_encryption_keys
+        return table.cipher or (DEFAULT_CIPHER if has_key else None)
+
+    @property
+    def encryption_keys(self) -> EncryptionKeys:
+        """The keys for the cipher."""
+        table = self.security
+        current = None if table.encryption_key is None else _secret(table.encryption_key)
+        return EncryptionKeys(current, tuple(map(_secret, table.previous_encryption_keys)))
 
     def plugin_of(self, executor: str) -> tuple[str, dict[str, Any]]:
         """The plug-in of an executor and its settings; an executor without a table is a plug-in of that name."""
@@ -277,6 +324,10 @@ class Config(Table):
 
     def _route(self, function: str) -> str | None:
         return next((name for pattern, name in self.routes.items() if fnmatch.fnmatchcase(function, pattern)), None)
+
+
+def _secret(secret: SecretStr) -> bytes:
+    return secret.get_secret_value().encode()
 
 
 def load(
@@ -399,7 +450,9 @@ def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
-        if variable == "DURABLE_MONTY_FUNCTIONS":
+        if variable in _LISTS_OF_KEYS:
+            yield variable, _SHORT[variable], signing.split(text)
+        elif variable == "DURABLE_MONTY_FUNCTIONS":
             yield variable, _SHORT[variable], [part.strip() for part in text.split(",") if part.strip()]
         elif variable in _SHORT:
             yield variable, _SHORT[variable], text

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from durable_monty.errors import SchemaMismatch, StoreError, StoreUnreachable
+from durable_monty.errors import PayloadUnreadable, SchemaMismatch, StoreError, StoreUnreachable
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
@@ -29,6 +29,8 @@ MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
 CANCEL_DEADLINE_SECONDS = 60.0
 """How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
+UNREADABLE_DELAY_SECONDS = 10.0
+"""How long until an execution, or a call, that could not be decrypted is tried again."""
 _CRASH_DELAY_SECONDS = 1.0
 _SHOWN_CHARACTERS = 500
 
@@ -306,6 +308,9 @@ class Engine:
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
         try:
             turn = self._turns.run(held, now, self._worker, capacity)
+        except PayloadUnreadable as error:
+            self._leave_to_others(held, error, now)
+            return None
         except StoreError:
             raise
         except Exception as error:
@@ -323,6 +328,12 @@ class Engine:
         if turn is not None and len(self._held) > MAX_KEPT_EXECUTIONS:
             turn.is_kept = False
         return turn
+
+    def _leave_to_others(self, held: Held, error: PayloadUnreadable, now: float) -> None:
+        """Give up what is encrypted with a key that is not known here: another worker may have it, or this one later."""
+        log.warning("execution cannot be read, it is tried again later: %s", error, extra={"execution_id": held.row.id})
+        self._held.drop(held.row.id)
+        self._store.defer(self._worker, held.row.id, now + UNREADABLE_DELAY_SECONDS, str(error))
 
     def _pause_or_retry(self, execution_id: str, crashes: int, what: str, now: float) -> None:
         retry_at = now + _CRASH_DELAY_SECONDS * crashes if crashes < CRASHES_BEFORE_PAUSE else None

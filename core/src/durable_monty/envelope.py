@@ -9,8 +9,6 @@ before it is known to be ours. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from contextlib import suppress
@@ -20,6 +18,7 @@ from typing import Any
 from durable_monty import codec
 from durable_monty.errors import DecodeError, EncodeError, SignatureMismatch
 from durable_monty.models import Failure
+from durable_monty.signing import is_signed, sign
 
 FORMAT = 1
 _OPEN = b'{"body":'
@@ -208,7 +207,7 @@ def _value_head(job_id: str) -> str:
 def _seal(body: bytes, key: bytes | None) -> bytes:
     if key is None:
         return _OPEN + body + b"}"
-    mac = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
+    mac = sign(key, body).hex().encode()
     return _SIGNED_OPEN + mac + b'","body":' + body + b"}"
 
 
@@ -219,7 +218,7 @@ def _unseal(data: bytes | str, key: bytes | None, what: str) -> bytes:
     if data.startswith(_SIGNED_OPEN):
         body = data[_BODY_AT:-1]
         mac = data[len(_SIGNED_OPEN) : len(_SIGNED_OPEN) + 64]
-        if key is not None and not hmac.compare_digest(mac, hmac.new(key, body, hashlib.sha256).hexdigest().encode()):
+        if key is not None and not is_signed(key, body, _digest_of(mac)):
             raise SignatureMismatch(f"reading {what}: its signature does not fit; both sides need the same signing key")
         return body
     if key is not None:
@@ -229,6 +228,13 @@ def _unseal(data: bytes | str, key: bytes | None, what: str) -> bytes:
     if not data.startswith(_OPEN):
         raise DecodeError(f"reading {what}: {data[:60]!r} is not how it begins; was it written by something else?")
     return data[len(_OPEN) : -1]
+
+
+def _digest_of(mac: bytes) -> bytes:
+    try:
+        return bytes.fromhex(mac.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def _parse(body: bytes, what: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _SECRET_NAME = re.compile(
-    r"(password|passwd|passphrase|secret|token|credential|(signing|api|access|private|account)_?key)(?!_env)",
+    r"(password|passwd|passphrase|secret|token|credential|(signing|encryption|api|access|private|account)_?keys?)(?!_env)",
     re.IGNORECASE,
 )
 _URL_PASSWORD = re.compile(r"(/[^/@:\s]*:)\S*@")
@@ -37,7 +37,7 @@ def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str],
             problems.append(f"{place}: this key is required")
         else:
             # A secret must not show up in an error's text.
-            is_secret = _SECRET_NAME.search(key) is not None
+            is_secret = any(_SECRET_NAME.search(part) for part in keys)
             found = "" if is_secret else f", found {mask_text(repr(masked(item['input'], key)))}"
             problems.append(f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}{found}")
     return f"reading the configuration from {where}: " + "; ".join(problems)

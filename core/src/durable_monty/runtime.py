@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 
-from durable_monty import remote
+from durable_monty import encryption, remote
 from durable_monty.bell import Bell
 from durable_monty.config import Config
 from durable_monty.engine import Engine
@@ -45,6 +45,9 @@ class Runtime:
             clock=clock,
         )
         self._looks_wanted = 0
+        if config.cipher_name is not None:
+            cipher = encryption.load(config.cipher_name, config.security.cipher_options, config.encryption_keys)
+            store.encrypt(cipher, config.cipher_name)
         remote.configure(signing_key=config.signing_key, allow=config.functions.allow)
 
     @property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from durable_monty import codec
 from durable_monty.cli.output import (
     FAILED,
     config_option,
@@ -187,7 +188,7 @@ def _as_json(
                 "call_id": call.call_id,
                 "kind": call.kind.value,
                 "function": call.function,
-                "arguments": json.loads(call.arguments),
+                "arguments": _parsed(call.arguments),
                 "status": call.status.value,
                 "attempts": call.attempt,
                 "executor": call.executor,
@@ -197,7 +198,7 @@ def _as_json(
                 "policy": dict(call.policy or {}),
                 "limit_key": call.limit_key,
                 "expires_at": call.expires_at,
-                "progress": None if call.progress is None else json.loads(call.progress),
+                "progress": None if call.progress is None else _parsed(call.progress),
                 "line": call.line or None,
                 "created_at": call.created_at,
                 "ended_at": call.ended_at,
@@ -317,7 +318,15 @@ def _print_source(workflow: WorkflowRecord, waiting: set[int]) -> None:
         say(f"{mark} {number:4}  {line}".rstrip())
 
 
+def _parsed(text: str) -> Any:
+    """The JSON that the codec has written, tags and all."""
+    codec.check_readable(text)
+    return json.loads(text)
+
+
 def _short(text: str) -> str:
+    if isinstance(text, codec.Unreadable):
+        return f"({text.reason})"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 

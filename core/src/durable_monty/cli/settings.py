@@ -12,8 +12,10 @@ from durable_monty.cli.output import (
     UNUSABLE,
     Group,
     config_option,
+    fail,
     json_option,
     json_text,
+    open_service,
     print_json,
     print_table,
     say,
@@ -207,6 +209,25 @@ def upgrade(config_path: str | None) -> None:
     chosen = config.load(config_path)
     store = open_store(chosen.store.url, synchronous=chosen.store.synchronous)
     say(f"{store.url}: {HEAD}")
+
+
+@db.command("reencrypt")
+@click.option("--plain", is_flag=True, help="Decrypt everything instead.")
+@config_option
+def reencrypt(plain: bool, config_path: str | None) -> None:
+    """Rewrite what is stored with the current encryption key, and print how many rows.
+
+    Workers may run meanwhile. Killed at any moment, the same command goes on.
+    """
+    service = open_service(config_path)
+    if service.runtime.config.cipher_name is None:
+        fail("rewriting what is stored: no encryption is configured; set [security] encryption_key")
+    if service.runtime.config.encryption_keys.current is not None and plain:
+        fail(
+            "decrypting what is stored: [security] encryption_key is set, so that workers encrypt; move the key to "
+            "previous_encryption_keys everywhere before"
+        )
+    click.echo(sum(service.runtime.store.reencrypt(is_plain=plain)))
 
 
 @db.command("current")

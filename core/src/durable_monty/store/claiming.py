@@ -11,6 +11,7 @@ from durable_monty.records import CallRow, Claimed, ExecutionRow, Snapshot, Work
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
 from durable_monty.store.rows import CALL_COLUMNS, EXECUTION_COLUMNS, call_row, execution_row, snapshot_record
+from durable_monty.store.vault import vault_of
 
 # Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since.
 # Columns by name, here and elsewhere: PostgreSQL refuses a statement that it has parsed before if a newer version has
@@ -55,7 +56,7 @@ class Claiming:
                 found = _CLAIM_DUE.mappings(connection, {**parameters, "now": now})
             else:
                 found = _CLAIM_THESE.mappings(connection, {**parameters, "ids": json.dumps(list(ids))})
-            return self._load(connection, [execution_row(row) for row in found])
+            return self._load(connection, [execution_row(row, self._connections.vault) for row in found])
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""
@@ -68,10 +69,10 @@ class Claiming:
         found = _snapshots(connection, begun) if begun else {}
         live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
         for row in _UNDELIVERED.mappings(connection, {"ids": json.dumps(begun)}) if begun else ():
-            live[row["execution_id"]][row["call_id"]] = call_row(row)
+            live[row["execution_id"]][row["call_id"]] = call_row(row, self._connections.vault)
         return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
 
 
 def _snapshots(connection: Connection, ids: Sequence[str]) -> dict[str, Snapshot]:
     rows = _SNAPSHOTS.mappings(connection, {"ids": json.dumps(ids)})
-    return {row["execution_id"]: snapshot_record(row) for row in rows}
+    return {row["execution_id"]: snapshot_record(row, vault_of(connection)) for row in rows}

@@ -139,7 +139,7 @@ class Limits:
 
     def _calls(self, connection: Connection, parameters: dict[str, Any]) -> Sequence[DueCall]:
         rows = connection.execute(self._claim, parameters).mappings().all()
-        return in_order(DueCall(row["execution_id"], call_row(row)) for row in rows)
+        return in_order(DueCall(row["execution_id"], call_row(row, self._connections.vault)) for row in rows)
 
 
 def in_order(calls: Iterable[DueCall]) -> list[DueCall]:
