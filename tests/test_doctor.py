@@ -527,3 +527,11 @@ def test_every_kind_is_explained_and_has_a_test():
     assert explained == told
     tests = Path(__file__).read_text()
     assert [kind for kind in told if tests.count(f'"{kind}"') == 0] == []
+
+
+def test_the_command_has_the_defaults_of_the_service():
+    """It names them itself, so that `--help` need not import the engine."""
+    options = {option.name: option.default for option in main.commands["doctor"].params}
+    assert options["after_seconds"] == doctor.AFTER_SECONDS
+    assert options["waiting_seconds"] == doctor.WAITING_AFTER_SECONDS
+    assert options["examples"] == doctor.EXAMPLES

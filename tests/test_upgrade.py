@@ -11,14 +11,17 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from durable_monty import OrchestratorService, SchemaMismatch, Worker, init_db
 from durable_monty.config import Config
+from durable_monty.errors import StoreError
 from durable_monty.replay import ReplayMismatch
 from durable_monty.sealing import SnapshotRefused, seal, unseal
-from durable_monty.store import HEAD, current_revision
+from durable_monty.store import HEAD, current_revision, migrate
 from durable_monty.store.schema import metadata
 from support import functions as host
 
@@ -204,6 +207,28 @@ def test_a_worker_of_an_older_version_does_not_start_on_a_newer_schema(tmp_path)
     with pytest.raises(SchemaMismatch, match=r"revision 9999, newer than .*; upgrade durable-monty here"):
         init_db(url)
     assert current_revision(url) == "9999"
+
+
+@pytest.mark.parametrize(("deadlocks", "passes"), [(1, True), (4, True), (5, False)])
+def test_a_migration_that_meets_workers_is_tried_again(monkeypatch, postgresql_url, deadlocks, passes):
+    """PostgreSQL ends one of two transactions that wait for each other; the migration has changed nothing by then."""
+    left = [deadlocks]
+    run = migrate._run
+
+    def meet_workers(engine):
+        if left[0]:
+            left[0] -= 1
+            raise OperationalError("ALTER TABLE calls", {}, psycopg.errors.DeadlockDetected("deadlock detected"))
+        run(engine)
+
+    monkeypatch.setattr(migrate, "_run", meet_workers)
+    if passes:
+        init_db(postgresql_url).close()
+        assert current_revision(postgresql_url) == HEAD
+    else:
+        with pytest.raises((OperationalError, StoreError), match="deadlock"):
+            init_db(postgresql_url)
+        assert current_revision(postgresql_url) is None
 
 
 def with_older_monty(service):
