@@ -26,7 +26,14 @@ FORMS = pytest.mark.parametrize("keeps_data", [True, False], ids=["redis-with-ao
 
 
 def kill(
-    folder: Path, database_url: str, *, keeps_data: bool, count: int, at_least: int, grace_seconds: float
+    folder: Path,
+    database_url: str,
+    *,
+    keeps_data: bool,
+    count: int,
+    at_least: int,
+    at_most: int = 10**9,
+    grace_seconds: float,
 ) -> Figures:
     """Kill something every half second until so many executions have ended and so many faults were brought about."""
     figures = Figures("with AOF" if keeps_data else "without persistence", int(os.environ.get("CHAOS_SEED", "1")))
@@ -34,7 +41,7 @@ def kill(
         on = WithRQ(folder, figures, database_url, valkey)
         faults = [*(WorkerKilled(on) for _ in range(6)), *(RQKilled(on) for _ in range(6)), RedisRestarted(on)]
         pace = {"open_at_once": count, "pause_seconds": (0.4, 0.6), "grace_seconds": grace_seconds}
-        run(on, faults, count=count, at_least=at_least, **pace)
+        run(on, faults, count=count, at_least=at_least, at_most=at_most, **pace)
     return figures
 
 
@@ -43,7 +50,9 @@ def kill(
 @FORMS
 def test_nothing_is_lost_while_processes_are_killed(tmp_path, postgresql_url, keeps_data):
     """The short form."""
-    figures = kill(tmp_path, postgresql_url, keeps_data=keeps_data, count=20, at_least=13, grace_seconds=240)
+    figures = kill(
+        tmp_path, postgresql_url, keeps_data=keeps_data, count=20, at_least=13, at_most=13, grace_seconds=240
+    )
     assert figures.executions >= 20
     assert figures.faults.total() >= 13
     assert figures.faults["Redis restarted"] >= 1

@@ -32,7 +32,7 @@ from support.chaos_workflows import planned
 from support.proxy import Proxy
 from support.workers import DEADLINE_SECONDS, eventually, running
 
-EXECUTIONS = 12
+EXECUTIONS = 6
 WORKER = Path(sys.executable).parent / "durable-monty"
 TESTS = Path(__file__).parent
 pytestmark = pytest.mark.slow
