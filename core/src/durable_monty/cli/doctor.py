@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from durable_monty.cli.output import FAILED, config_option, fail, json_option, open_service, print_json, shown_time
+from durable_monty.cli.output import (
+    FAILED,
+    config_option,
+    fail,
+    json_option,
+    open_service,
+    print_json,
+    say_line,
+    shown_time,
+)
 
 if TYPE_CHECKING:
     from durable_monty.doctor import Diagnosis, Stuck
@@ -64,11 +73,11 @@ def doctor(
 def _print(item: Diagnosis) -> None:
     count = "1 execution" if item.count == 1 else f"{item.count} executions"
     since = "" if item.since is None else f", since {shown_time(item.since)}"
-    click.echo(_plain(f"{item.kind}: {count}{since}"))
-    click.echo(_plain(f"  why      {item.explanation}"))
-    click.echo(_plain(f"  what now {item.remedy}"))
+    say_line(f"{item.kind}: {count}{since}")
+    say_line(f"  why      {item.explanation}")
+    say_line(f"  what now {item.remedy}")
     for stuck in item.executions:
-        click.echo(_plain(f"  {_line(stuck)}"))
+        say_line(f"  {_line(stuck)}")
     if item.count > len(item.executions):
         click.echo(f"  and {item.count - len(item.executions)} more")
     click.echo("")
@@ -86,10 +95,3 @@ def _summary(found: list[Diagnosis]) -> str:
         return "nothing is stuck"
     number = sum(item.count for item in found)
     return f"{number} {'execution does' if number == 1 else 'executions do'} not go on"
-
-
-def _plain(text: str) -> str:
-    """One line without control characters: what failures and names hold must not steer the terminal."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
