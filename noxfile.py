@@ -14,6 +14,9 @@ WANTED = ("3.11", "3.12", "3.13")
 PACKAGES = ("core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml")), ".")
 CONSTRAINTS = str(ROOT / "constraints.txt")
 
+# What `nox -s bench` measures beside peers.
+WORKLOADS = {*(f"W{number}" for number in range(1, 8)), "counts", "claims"}
+
 # Sources and annotations, values, threads and processes: what another interpreter may do in another way.
 ON_EVERY_PYTHON = (
     *("core/tests", "plugins/local/tests"),
@@ -108,9 +111,18 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[:1] or None)
 def bench(session: nox.Session) -> None:
-    """Measure; every figure stands beside the bare commit rate of the same database in the same run."""
+    """Measure ours beside bare commits, or, `nox -s bench -- W1 W3 ...`, beside peers."""
     _install(session, "tests")
-    session.run("python", "tests/bench", *session.posargs)
+    if not set(session.posargs) & WORKLOADS:
+        session.run("python", "tests/bench", *session.posargs)
+        return
+    # Peers live in an environment of their own; one that cannot be installed makes a row that says so.
+    peers = Path(session.create_tmp()) / "peers"
+    session.run("python", "-m", "venv", str(peers))
+    requirements = str(ROOT / "tests" / "bench" / "peers" / "requirements.txt")
+    python = str(peers / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "-q", "-r", requirements, external=True, success_codes=[0, 1])
+    session.run("python", "tests/bench/peers", *session.posargs, "--peers-python", python)
 
 
 @nox.session(python=FOUND[:1] or None)

@@ -86,13 +86,14 @@ class PostgreSQL:
 
 
 @contextlib.contextmanager
-def postgresql(*, is_durable: bool = False) -> Iterator[str]:
+def postgresql(*, is_durable: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
     """A running PostgreSQL server; gives the URL of its database `postgres`.
 
     Args:
         is_durable: As `PostgreSQL`.
+        options: As `PostgreSQL`.
     """
-    server = PostgreSQL(Path(tempfile.mkdtemp(prefix="durable-monty-pg-")), is_durable=is_durable)
+    server = PostgreSQL(Path(tempfile.mkdtemp(prefix="durable-monty-pg-")), is_durable=is_durable, options=options)
     try:
         server.create()
         server.start()
