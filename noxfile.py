@@ -14,6 +14,9 @@ WANTED = ("3.11", "3.12", "3.13")
 PACKAGES = ("core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml")), ".")
 CONSTRAINTS = str(ROOT / "constraints.txt")
 
+# What `nox -s bench` measures beside peers.
+WORKLOADS = {*(f"W{number}" for number in range(1, 8)), "counts", "claims"}
+
 # Sources and annotations, values, threads and processes: what another interpreter may do in another way.
 ON_EVERY_PYTHON = (
     *("core/tests", "plugins/local/tests"),
@@ -108,17 +111,16 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[:1] or None)
 def bench(session: nox.Session) -> None:
-    """Measure; every figure stands beside the bare commit rate of the same database in the same run."""
+    """Measure ours beside bare commits, or, `nox -s bench -- W1 W3 ...`, beside peers."""
     _install(session, "tests")
-    if not session.posargs or not session.posargs[0].startswith("W"):
+    if not set(session.posargs) & WORKLOADS:
         session.run("python", "tests/bench", *session.posargs)
         return
-    # Peers live in an environment of their own.
-    peers = f"{session.create_tmp()}/peers"
-    session.run("python", "-m", "venv", peers)
-    # What cannot be installed makes a row that says so.
-    python = f"{peers}/bin/python"
-    requirements = "tests/bench/peers/requirements.txt"
+    # Peers live in an environment of their own; one that cannot be installed makes a row that says so.
+    peers = Path(session.create_tmp()) / "peers"
+    session.run("python", "-m", "venv", str(peers))
+    requirements = str(ROOT / "tests" / "bench" / "peers" / "requirements.txt")
+    python = str(peers / "bin" / "python")
     session.run(python, "-m", "pip", "install", "-q", "-r", requirements, external=True, success_codes=[0, 1])
     session.run("python", "tests/bench/peers", *session.posargs, "--peers-python", python)
 
@@ -146,9 +148,19 @@ def pages(session: nox.Session) -> None:
 
 @nox.session(python=FOUND[:1] or None)
 def chaos(session: nox.Session) -> None:
-    """Kill processes at random for minutes, and count what was lost."""
+    """Break databases, disks, networks, clocks and processes for minutes: `nox -s chaos -- --minutes 120`, or `-- kills`."""
     _install(session, "tests")
-    session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs)
+    if session.posargs[:1] == ["kills"]:
+        session.run("pytest", "-q", "-s", "-m", "chaos", *session.posargs[1:])
+    else:
+        session.run("python", "tests/chaos", *session.posargs)
+
+
+@nox.session(python=FOUND[:1] or None)
+def soak(session: nox.Session) -> None:
+    """Work at a steady rate and see whether anything grows: `nox -s soak -- --minutes 60`."""
+    _install(session, "tests")
+    session.run("python", "tests/soak", *session.posargs)
 
 
 @nox.session(python=FOUND[:1] or None)
@@ -167,6 +179,17 @@ def simulate(session: nox.Session) -> None:
         session.run("pytest", "-q", "-m", "planted", "tests/test_simulation.py", *session.posargs[1:])
     else:
         session.run("python", "tests/simulation", *(session.posargs or ["--seeds", "1000"]))
+
+
+@nox.session(python=FOUND[:1] or None)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign bytes, each target for so long: `nox -s fuzz -- 300`, or `-- 300 codec`."""
+    _install(session, "tests")
+    # Not among the tests' own: there are wheels of it for CPython up to 3.13 on Linux only.
+    session.install("atheris>=3")
+    seconds, *targets = session.posargs or ["60"]
+    for target in targets or ("codec", "values", "envelope", "config"):
+        session.run("python", "tests/fuzz", target, seconds)
 
 
 @nox.session(python=FOUND[:1] or None)

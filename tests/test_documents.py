@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -85,6 +86,19 @@ def test_the_mistake_of_the_tutorial_is_found_as_it_says(tmp_path):
         check=False,
     )
     assert done.stderr.splitlines() == shown.splitlines()[1:]
+
+
+def test_every_promise_names_a_test_that_there_is():
+    page = (ROOT / "docs/reliability.md").read_text()
+    promises = [line for line in page.partition("## What is not promised")[0].splitlines() if line.startswith("| ")]
+    rows = [line for line in promises if not line.startswith(("| promise", "| what happens", "|---"))]
+    assert len(rows) > 20
+    for row in rows:
+        named = re.findall(r"`([\w/-]+\.py)::(\w+)`", row)
+        assert named, f"it names no test: {row}"
+        for file, test in named:
+            tests = ast.parse((ROOT / file).read_text()).body
+            assert test in {item.name for item in tests if isinstance(item, ast.FunctionDef)}, f"{file} has no {test}"
 
 
 HOW_TO = [path.name for path in sorted((ROOT / "docs/howto").glob("*.md")) if "import WorkflowTest" in path.read_text()]

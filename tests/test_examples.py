@@ -86,13 +86,15 @@ def test_the_census_survives_fifty_kills_at_random_moments(tmp_path, monkeypatch
     """One execution for each moment, so that early and late moments are met alike."""
     moments = random.Random(7)
     arguments = ("--input", "limit=200")
+    began_at = time.monotonic()
     undisturbed = figures("u", *arguments)
+    seconds = time.monotonic() - began_at
     repeated = []
     for number in range(50):
         folder = tmp_path / str(number)
         folder.mkdir()
         monkeypatch.chdir(folder)
-        at = time.monotonic() + moments.uniform(0.2, 3.0)
+        at = time.monotonic() + moments.uniform(0.1, 1.0) * seconds
         kill_when("k", lambda at=at: time.monotonic() >= at, *arguments)
         if (
             not Path("durable-monty.db").exists()

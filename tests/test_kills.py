@@ -113,9 +113,9 @@ def test_a_worker_killed_between_any_two_transactions_loses_nothing_and_runs_not
             heirs[codes[1]] += 1
             assert codes[2] == 0
             assert service.get_result(execution_id) == ["a", "b0", "b1", "b2", 3], (name, number)
-            delivered = [call for call in service.runtime.store.calls(execution_id) if call.batch is not None]
-            places = {(call.batch, call.position) for call in delivered}
-            assert len(delivered) == len(places) == 8, "five functions, three timers, each in a place of its own"
+            calls = service.runtime.store.calls(execution_id)
+            places = {(call.batch, call.position) for call in calls if call.batch is not None}
+            assert len(calls) == len(places) == 8, f"five functions, three timers, each in a place of its own: {calls}"
             notes = Counter((tmp_path / f"{execution_id}.notes").read_text().split())
             assert notes == Counter(["a", "b0", "b1", "b2"]), f"killed after {name} {number}"
     assert heirs[-signal.SIGKILL] > len(lines) / 2, "the heirs were killed too"

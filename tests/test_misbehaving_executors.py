@@ -236,6 +236,25 @@ def test_an_outcome_that_is_told_again_leaves_the_record_of_its_delivery_alone(s
     assert places == [(0, 0), (1, 0), (2, 0)]
 
 
+def test_an_outcome_of_an_attempt_that_is_over_comes_again_with_the_one_that_counts(service):
+    """It took neither the place of the other's delivery nor its value."""
+
+    class Stammering(Scripted):
+        @hookimpl
+        def poll(self, jobs, wait_seconds):
+            return list(self._outcomes)
+
+        @hookimpl
+        def complete(self, jobs): ...
+
+    execution_id = service.start_execution("[await always_fails_once(), 1]", [host.always_fails_once])
+    Worker(service, Stammering()).run(until_complete=True)
+    assert service.get_result(execution_id) == [2, 1]
+    (call,) = service.runtime.store.calls(execution_id)
+    assert (call.status, call.attempt, call.outcome) == ("completed", 2, "2")
+    assert (call.batch, call.position) == (0, 0)
+
+
 def test_a_job_is_not_polled_before_its_submission_has_returned(lite_service):
     """The executor would not know it yet, and rightly say that it is lost."""
 

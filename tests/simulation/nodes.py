@@ -67,13 +67,6 @@ class NodeConnections(Connections):
             yield connection
 
 
-def store_with(connections: Connections) -> Store:
-    """A store that uses these connections."""
-    store = Store(connections.engine)
-    store._connections = store.starting._connections = store.listing._connections = connections
-    return store
-
-
 def virtual_runtime(
     store: Store, config: Config, clock: Callable[[], float], interpreter: Interpreter, random: Random
 ) -> Runtime:
@@ -153,7 +146,7 @@ class Node:
         try:
             if self._is_crashing:
                 raise Crashed
-            store = store_with(NodeConnections(self._engine, self))
+            store = Store(self._engine, NodeConnections(self._engine, self))
             skew = self.world.skew_of(self)
             clock = lambda: self.world.read_clock() + skew  # noqa: E731
             self.runtime = virtual_runtime(

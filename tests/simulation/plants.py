@@ -8,10 +8,12 @@ from typing import Any
 from unittest.mock import patch
 
 from durable_monty import engine, loop
+from durable_monty.dispatcher import Dispatcher
 from durable_monty.held import Held
 from durable_monty.interpreter import Session
 from durable_monty.records import CommitResult
-from durable_monty.store import commit_sqlite, signals, store
+from durable_monty.store import claiming, commit_sqlite, signals, store
+from durable_monty.store.fixed import THESE, Fixed
 from durable_monty.turns import TurnRunner
 
 
@@ -116,7 +118,7 @@ def _signals_kept() -> list[Change]:
 
 
 def _unknown_jobs_forgotten() -> list[Change]:
-    return [(loop.Loop, "_unknown_jobs", lambda self: [])]
+    return [(Dispatcher, "give_back_unknown", lambda self, calls: None)]
 
 
 def _refused_outcomes_kept() -> list[Change]:
@@ -126,7 +128,14 @@ def _refused_outcomes_kept() -> list[Change]:
 def _dead_may_claim() -> list[Change]:
     from sqlalchemy import true
 
-    return [(store, "_may_claim", lambda worker: true())]
+    guard = "AND (EXISTS (SELECT 1 FROM workers"
+    before, after = claiming._CLAIM.split(guard)
+    unguarded = before + after[after.index("ORDER BY") :]
+    claims = [
+        (claiming, "_CLAIM_DUE", Fixed(unguarded.replace("{chosen}", "wake_at <= :now"))),
+        (claiming, "_CLAIM_THESE", Fixed(unguarded.replace("{chosen}", f"id IN {THESE}"))),
+    ]
+    return [*claims, (store, "_may_claim", lambda worker: true())]
 
 
 def _newer_attempts_ignored() -> list[Change]:

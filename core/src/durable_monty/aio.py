@@ -76,6 +76,7 @@ class AsyncOrchestratorService:
     get_execution = _InThread(OrchestratorService.get_execution)
     get_result = _InThread(OrchestratorService.get_result)
     list_executions = _InThread(OrchestratorService.list_executions)
+    diagnose = _InThread(OrchestratorService.diagnose)
     get_pending_calls = _InThread(OrchestratorService.get_pending_calls)
     complete_call = _InThread(OrchestratorService.complete_call)
     fail_call = _InThread(OrchestratorService.fail_call)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from durable_monty.codec import check_readable
 from durable_monty.store.retention import Ended
 
 FORMAT = 1
@@ -70,6 +71,10 @@ def _line(item: Ended) -> bytes:
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    for value in row.values():
+        # What is archived is deleted afterwards.
+        if isinstance(value, str):
+            check_readable(value)
     return {
         name: json.loads(value) if name in _ENCODED and isinstance(value, str) else value for name, value in row.items()
     }

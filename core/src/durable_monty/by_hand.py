@@ -21,6 +21,7 @@ _SEED_STATUSES = {
     ExecutionStatus.WAITING: "pending",
 }
 _MOST_POLLED = 10_000
+_LAST_CALL_ID = 2**31 - 1
 
 
 class ByHand:
@@ -66,9 +67,10 @@ class ByHand:
         if execution_id is None:
             waiting = self.runtime.store.listing.executions(Filter(status=ExecutionStatus.WAITING.value), _MOST_POLLED)
             return [self.poll(row.id) for row in waiting]
+        row = self.runtime.store.execution(execution_id)
         if self.runtime.store.has_undelivered(execution_id):
             self.process_execution(execution_id)
-        row = self.runtime.store.execution(execution_id)
+            row = self.runtime.store.execution(execution_id)
         pending = [] if row.status.is_terminal else self._open_calls(execution_id)
         return {
             "execution_id": execution_id,
@@ -102,7 +104,7 @@ class ByHand:
             EncodeError: The value cannot be carried.
         """
         call = self._open_call("completing", execution_id, call_id, attempt)
-        text = codec.dumps(convert.plain(result), path="result")
+        text = self.runtime.fitting(codec.dumps(convert.plain(result), path="result"), "the result")
         self._settle(execution_id, call, CallStatus.COMPLETED, text)
 
     def fail_call(
@@ -136,6 +138,7 @@ class ByHand:
         return [self._as_call(execution_id, row) for row in rows if not row.status.is_terminal]
 
     def _as_call(self, execution_id: str, row: CallRow) -> Call:
+        codec.check_readable(row.arguments)
         key = job_id_of(execution_id, row.call_id, row.attempt)
         return Call(
             key,
@@ -153,7 +156,8 @@ class ByHand:
 
     def _open_call(self, doing: str, execution_id: str, call_id: int, attempt: int | None) -> CallRow:
         execution = self.runtime.store.execution(execution_id)
-        call = self.runtime.store.call(execution_id, call_id)
+        is_number = isinstance(call_id, int) and 0 <= call_id <= _LAST_CALL_ID
+        call = self.runtime.store.call(execution_id, call_id) if is_number else None
         what = f"{doing} call {call_id!r} of execution {execution_id!r}"
         if call is None or call.kind is not CallKind.FUNCTION:
             raise CallNotFound(f"{what}: there is no such call; `get_pending_calls` lists those that are open")

@@ -26,20 +26,50 @@ from pathlib import PurePath, PurePosixPath
 from types import EllipsisType, NotImplementedType
 from typing import Any
 
-from durable_monty.errors import DecodeError, EncodeError
+from durable_monty.errors import DecodeError, EncodeError, PayloadUnreadable
 
 MAX_DEPTH = 200
 """Most containers inside each other."""
 
 _MAX_EXACT_INT = 2**53
+_MAX_PATH_CHARACTERS = 1000
 _PLAIN = frozenset({str, bool, type(None)})
 _EXCEPTIONS: dict[str, type[BaseException]] = {
     name: value
     for name, value in vars(builtins).items()
-    # The groups need a list of exceptions besides a text.
-    if isinstance(value, type) and issubclass(value, BaseException) and not name.endswith("ExceptionGroup")
+    # The groups need a list of exceptions besides a text, and the errors of encodings need what was encoded.
+    if isinstance(value, type)
+    and issubclass(value, BaseException)
+    and not name.endswith("ExceptionGroup")
+    and name not in ("UnicodeDecodeError", "UnicodeEncodeError", "UnicodeTranslateError")
 }
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
+
+
+class Unreadable(str):
+    """A stored text that could not be decrypted, as it is stored; reading it says why.
+
+    Attributes:
+        reason: What was being read, what was found, and what to do.
+    """
+
+    reason: str
+
+    def __new__(cls, text: str, reason: str) -> Unreadable:
+        """The text, with the reason."""
+        made = super().__new__(cls, text)
+        made.reason = reason
+        return made
+
+
+def check_readable(text: str) -> None:
+    """Make sure that a stored text can be used as it is.
+
+    Raises:
+        PayloadUnreadable: It is encrypted in the database, and could not be decrypted.
+    """
+    if isinstance(text, Unreadable):
+        raise PayloadUnreadable(text.reason)
 
 
 class _Unencodable(Exception):
@@ -67,6 +97,8 @@ def dumps(value: Any, *, path: str = "value") -> str:
             text.encode()
     except _Unencodable as error:
         where = path + "".join(reversed(error.steps))
+        if len(where) > _MAX_PATH_CHARACTERS:
+            where = f"{where[: _MAX_PATH_CHARACTERS // 2]} ... {where[-_MAX_PATH_CHARACTERS // 2 :]}"
         raise EncodeError(f"encoding {where}: {error.reason}") from None
     except UnicodeEncodeError as error:
         raise EncodeError(
@@ -81,6 +113,7 @@ def loads(text: str | bytes) -> Any:
 
     Raises:
         DecodeError: The text is not JSON, or has a tag that the codec does not know or with a wrong payload.
+        PayloadUnreadable: It is encrypted in the database, and could not be decrypted.
     """
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode())
@@ -89,6 +122,8 @@ def loads(text: str | bytes) -> Any:
     except RecursionError:
         raise DecodeError("decoding a value: it is nested too deeply for this process") from None
     except ValueError as error:
+        if isinstance(text, str):
+            check_readable(text)
         raise DecodeError(f"decoding a value: {error}; was it written by something else?") from error
 
 
@@ -131,7 +166,7 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
         try:
             tree[key] = item if type(item) in _PLAIN else _tree(item, depth + 1)
         except _Unencodable as error:
-            error.steps.append(f"[{key!r}]")
+            error.steps.append(f"[{_shown(key)}]")
             raise
     if is_plain:
         return tree
@@ -140,9 +175,16 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
         try:
             pairs.append([_tree(key, depth + 1), item])
         except _Unencodable as error:
-            error.reason = f"the key {key!r}: {error.reason}"
+            error.reason = f"the key {_shown(key)}: {error.reason}"
             raise
     return {"$dict": pairs}
+
+
+def _shown(key: Any) -> str:
+    try:
+        return f"{key!r:.80}"
+    except Exception:  # noqa: BLE001 - a number with too many digits, or `__repr__` is the user's
+        return f"<{type(key).__name__}>"
 
 
 def _set(value: Any, depth: int) -> list[Any]:

@@ -13,6 +13,7 @@ from durable_monty.bell import Bell
 from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import decode_heartbeat, decode_reply
 from durable_monty.errors import DecodeError, ExecutionNotFound, SignatureMismatch
+from durable_monty.interpreter import DEFAULT_MAX_VALUE_BYTES, too_large
 from durable_monty.jobs import OpenJobs
 from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import CallStatus, Failure, Heartbeat, Job, Outcome, parse_job_id
@@ -65,8 +66,10 @@ class Collector:
         bell: Bell,
         *,
         signing_key: bytes | None = None,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._max_value_bytes = max_value_bytes
         self._store = store
         self._planner = planner
         self._jobs = jobs
@@ -134,6 +137,10 @@ class Collector:
             return
         now = self._clock()
         value, failure = self._read(outcome)
+        if failure is None and len(value) > self._max_value_bytes:
+            # Counted in characters, of which there are at most as many.
+            message = too_large("the result", len(value), self._max_value_bytes)
+            failure = Failure("undecodable", "ValueError", message)
         if failure is None:
             settled = Settlement(execution_id, call_id, attempt, CallStatus.COMPLETED, value, now)
             verdict.settlements.append(settled)
@@ -153,7 +160,11 @@ class Collector:
             log.warning("heartbeat ignored: %s", error, extra={"job_id": heartbeat.job_id})
             return
         if job_id != heartbeat.job_id:
-            log.warning("heartbeat ignored: it is of job %r", job_id, extra={"job_id": heartbeat.job_id})
+            log.warning("heartbeat ignored: it is of job %.200r", job_id, extra={"job_id": heartbeat.job_id})
+            return
+        if progress is not None and len(progress) > self._max_value_bytes:
+            reason = too_large("its progress", len(progress), self._max_value_bytes)
+            log.warning("heartbeat ignored: %s", reason, extra={"job_id": heartbeat.job_id})
             return
         verdict.beats.append(HeardBeat(execution_id, call_id, attempt, self._clock(), progress))
 

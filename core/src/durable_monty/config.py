@@ -25,9 +25,11 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
-from durable_monty import observers
+from durable_monty import observers, signing
+from durable_monty.encryption import DEFAULT_CIPHER, EncryptionKeys
 from durable_monty.errors import ConfigError
 from durable_monty.explain import explain, masked
 from durable_monty.functions import MAX_PRIORITY, MAX_SECONDS, normalized
@@ -38,7 +40,14 @@ FILENAME = "durable-monty.toml"
 PREFIX = "DURABLE_MONTY_"
 CONFIG_VARIABLE = "DURABLE_MONTY_CONFIG"
 DEFAULT_URL = "sqlite:///durable-monty.db"
-_SHORT = {"DURABLE_MONTY_FUNCTIONS": ("functions", "allow"), "DURABLE_MONTY_SIGNING_KEY": ("security", "signing_key")}
+_SHORT = {
+    "DURABLE_MONTY_FUNCTIONS": ("functions", "allow"),
+    signing.KEY_VARIABLE: ("security", "signing_key"),
+    signing.PREVIOUS_VARIABLE: ("security", "previous_signing_keys"),
+    "DURABLE_MONTY_ENCRYPTION_KEY": ("security", "encryption_key"),
+    "DURABLE_MONTY_PREVIOUS_ENCRYPTION_KEYS": ("security", "previous_encryption_keys"),
+}
+_LISTS_OF_KEYS = (signing.PREVIOUS_VARIABLE, "DURABLE_MONTY_PREVIOUS_ENCRYPTION_KEYS")
 _NO_FILE = "the environment"
 
 
@@ -50,14 +59,21 @@ def _checked_rate(rate: str) -> str:
 Duration = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 DottedPath = Annotated[str, StringConstraints(pattern=r"^\w+([.:]\w+)+$"), AfterValidator(normalized)]
 Rate = Annotated[str, AfterValidator(_checked_rate)]
-ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ExecutorName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 ObserverName = ExecutorName
+CipherName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+Secret = Annotated[SecretStr, Field(min_length=16)]
+EncryptionSecret = Annotated[SecretStr, Field(min_length=32)]
 
 
 class Table(BaseModel):
-    """A table of the configuration: unknown keys are errors."""
+    """A table of the configuration: unknown keys are errors; secrets are not in its `repr`, nor in errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value, name or "")
 
 
 class StoreTable(Table):
@@ -97,14 +113,46 @@ class InterpreterTable(Table):
         20.0, description="When a sandbox process that does not answer is killed."
     )
     processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
+    max_open_calls: PositiveInt = Field(
+        100_000, description="Most calls of one execution that are open at the same time."
+    )
+    max_value_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        le=200 * 1024 * 1024,
+        description="Longest text of one value: inputs, arguments, a result, a signal.",
+    )
+    max_print_characters: PositiveInt = Field(
+        1_000_000, description="Most that a workflow prints between two waits; the rest is dropped."
+    )
+    max_source_bytes: int = Field(1024 * 1024, ge=1024, description="Longest source of a workflow.")
 
 
 class SecurityTable(Table):
     """Table `[security]`."""
 
-    signing_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+    signing_key: Secret | None = Field(
         None, description="Signs envelopes and snapshots; at least 16 characters, the same on every machine."
     )
+    previous_signing_keys: list[Secret] = Field(
+        default_factory=list, description="Signatures of these are accepted as well, while keys are being changed."
+    )
+    encryption_key: EncryptionSecret | None = Field(
+        None, description="Encrypts what is stored; at least 32 characters, the same on every worker."
+    )
+    previous_encryption_keys: list[EncryptionSecret] = Field(
+        default_factory=list, description="What these have encrypted is read as well."
+    )
+    cipher: CipherName | None = Field(
+        None, description="The cipher plug-in; `aes-siv` where there is an encryption key."
+    )
+    cipher_options: dict[str, Any] = Field(default_factory=dict, description="The cipher's own settings.")
+
+    @model_validator(mode="after")
+    def _has_current(self) -> SecurityTable:
+        if self.previous_signing_keys and self.signing_key is None:
+            raise ValueError("previous_signing_keys without a signing_key: name the key that signs as well")
+        return self
 
 
 class RetentionTable(Table):
@@ -177,10 +225,10 @@ class FunctionTable(Table):
     retry: RetryTable | None = None
 
 
-class ExecutorTable(BaseModel):
+class ExecutorTable(Table):
     """`[executors.NAME]`: `plugin`, and the plug-in's own settings."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     plugin: str | None = Field(None, description="The plug-in's name; the table's name if it is left out.")
 
@@ -214,10 +262,26 @@ class Config(Table):
     observers: dict[ObserverName, ObserverTable] = Field(default_factory=dict)
 
     @property
-    def signing_key(self) -> bytes | None:
-        """The signing key's bytes."""
+    def signing_key(self) -> signing.SigningKey | None:
+        """The signing key, with those that are accepted besides it."""
         key = self.security.signing_key
-        return key.get_secret_value().encode() if key is not None else None
+        return (
+            None if key is None else signing.SigningKey(_secret(key), map(_secret, self.security.previous_signing_keys))
+        )
+
+    @property
+    def cipher_name(self) -> str | None:
+        """The cipher plug-in, or None: what is stored is not encrypted, nor was it with a key that is known here."""
+        table = self.security
+        has_key = table.encryption_key is not None or table.previous_encryption_keys
+        return table.cipher or (DEFAULT_CIPHER if has_key else None)
+
+    @property
+    def encryption_keys(self) -> EncryptionKeys:
+        """The keys for the cipher."""
+        table = self.security
+        current = None if table.encryption_key is None else _secret(table.encryption_key)
+        return EncryptionKeys(current, tuple(map(_secret, table.previous_encryption_keys)))
 
     def plugin_of(self, executor: str) -> tuple[str, dict[str, Any]]:
         """The plug-in of an executor and its settings; an executor without a table is a plug-in of that name."""
@@ -262,6 +326,10 @@ class Config(Table):
         return next((name for pattern, name in self.routes.items() if fnmatch.fnmatchcase(function, pattern)), None)
 
 
+def _secret(secret: SecretStr) -> bytes:
+    return secret.get_secret_value().encode()
+
+
 def load(
     path: Path | str | None = None, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Config:
@@ -302,9 +370,15 @@ def find(cwd: Path) -> Path | None:
             return folder / FILENAME
     for folder in folders:
         file = folder / "pyproject.toml"
-        if file.is_file() and "durable-monty" in _parse(file).get("tool", {}):
+        if file.is_file() and _own_table(_parse(file)) is not None:
             return file
     return None
+
+
+def _own_table(values: Mapping[str, Any]) -> Any:
+    """`[tool.durable-monty]` of a `pyproject.toml`; None: it has none."""
+    tools = values.get("tool")
+    return tools.get("durable-monty") if isinstance(tools, dict) else None
 
 
 def to_display(config: Config) -> dict[str, Any]:
@@ -341,13 +415,21 @@ def _read(path: Path | str | None, cwd: Path) -> tuple[Path | None, dict[str, An
             f"reading the configuration from {str(file)!r}: there is no such file; name another one, or none"
         )
     values = _parse(file)
-    return file, dict(values.get("tool", {}).get("durable-monty", {})) if file.name == "pyproject.toml" else values
+    if file.name != "pyproject.toml":
+        return file, values
+    own = _own_table(values) or {}
+    if not isinstance(own, dict):
+        raise ConfigError(f"reading the configuration from {str(file)!r}: tool.durable-monty must be a table")
+    return file, own
 
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"reading the configuration from {str(file)!r}: it is nested too deeply") from None
+    except ValueError as error:
+        # Also what is no TOMLDecodeError: bytes that are no UTF-8, a number with too many digits.
         raise ConfigError(f"reading the configuration from {str(file)!r}: it is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(
@@ -368,7 +450,9 @@ def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
-        if variable == "DURABLE_MONTY_FUNCTIONS":
+        if variable in _LISTS_OF_KEYS:
+            yield variable, _SHORT[variable], signing.split(text)
+        elif variable == "DURABLE_MONTY_FUNCTIONS":
             yield variable, _SHORT[variable], [part.strip() for part in text.split(",") if part.strip()]
         elif variable in _SHORT:
             yield variable, _SHORT[variable], text
@@ -380,7 +464,7 @@ def _overrides(environ: Mapping[str, str]) -> Iterable[tuple[str, tuple[str, ...
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -391,7 +475,9 @@ def _with(values: dict[str, Any], keys: Sequence[str], value: Any, where: str) -
         return {**values, first: value}
     inner = values.get(first, {})
     if not isinstance(inner, dict):
-        raise ConfigError(f"reading the configuration from {where}: {first!r} is {inner!r}, it must be a table")
+        raise ConfigError(
+            f"reading the configuration from {where}: {first!r} is a {type(inner).__name__}, it must be a table"
+        )
     return {**values, first: _with(inner, rest, value, where)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from durable_monty.records import ExecutionRow
 from durable_monty.starts import checked_tags
 from durable_monty.store import Store
 from durable_monty.store.listing import Filter
+from durable_monty.texts import is_storable, storable
 
 MAX_LISTED = 10_000
 
@@ -19,6 +21,9 @@ MAX_LISTED = 10_000
 def describe(store: Store, rows: Sequence[ExecutionRow], *, with_cursor: bool = False) -> list[dict[str, Any]]:
     """What `OrchestratorService.get_execution` says about each of these."""
     tags = store.listing.tags([row.id for row in rows])
+    if with_cursor:
+        # One that cannot be decrypted must not keep the others from being listed.
+        rows = [_readable(row) for row in rows]
     described = [_describe(row, tags[row.id]) for row in rows]
     if with_cursor:
         for row, item in zip(rows, described, strict=True):
@@ -45,7 +50,7 @@ def filter_of(
     return Filter(
         _status(status),
         tuple(sorted(checked_tags(tags, "listing executions").items())),
-        workflow,
+        None if workflow is None else storable(workflow),
         _time("since", since),
         _time("until", until),
         _position(before),
@@ -65,6 +70,14 @@ def seconds_of(doing: str, name: str, time: datetime | float) -> float:
     if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) < float("inf"):
         raise ValueError(f"{doing}: {name} is {time!r}; it must be an aware datetime or seconds since the epoch")
     return float(time)
+
+
+def _readable(row: ExecutionRow) -> ExecutionRow:
+    """The execution without what cannot be decrypted, which its note tells."""
+    hidden = [text for text in (row.inputs, row.output, row.memo) if isinstance(text, codec.Unreadable)]
+    if not hidden:
+        return row
+    return replace(row, inputs="null", output=None, memo=None, note=hidden[0].reason)
 
 
 def _describe(row: ExecutionRow, tags: dict[str, str]) -> dict[str, Any]:
@@ -105,7 +118,7 @@ def _position(cursor: str | None) -> tuple[float, str] | None:
         return None
     time, separator, execution_id = str(cursor).partition("~")
     try:
-        if separator and execution_id:
+        if separator and is_storable(execution_id):
             return float(time), execution_id
     except ValueError:
         pass

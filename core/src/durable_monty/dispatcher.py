@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from durable_monty.codec import Unreadable
 from durable_monty.durations import backoff_seconds
 from durable_monty.envelope import encode_envelope
 from durable_monty.errors import StoreError
@@ -36,6 +37,7 @@ UNBOUNDED = 100_000
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
 _MAX_COMPLETE_ATTEMPTS = 5
+_UNREADABLE_DELAY_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -111,8 +113,12 @@ class Dispatcher:
         Returns:
             When to look at them again: some went back to `pending`, or have a time limit; None: there is no such time.
         """
-        again = []
-        for name, group in _grouped(calls).items():
+        readable, unreadable = _readable(calls)
+        again: list[float | None] = []
+        if unreadable:
+            # Another worker may have the key.
+            again.append(self._put_back(unreadable, self._clock() + _UNREADABLE_DELAY_SECONDS))
+        for name, group in _grouped(readable).items():
             executor = self._executors.get(name)
             if executor is None:
                 again.append(self._put_back(group, self._breakers[name].failed(self._clock())))
@@ -416,6 +422,18 @@ def _unfit(executor: LoadedExecutor, row: CallRow, envelope_bytes: int) -> tuple
         f"its envelope, with the arguments, is {envelope_bytes} bytes, executor {executor.name!r} carries at most {limit}; "
         "pass a reference to the data instead"
     )
+
+
+def _readable(calls: Iterable[DueCall]) -> tuple[list[DueCall], list[DueCall]]:
+    """Calls that can be handed over, and those that are encrypted with a key which is not known here."""
+    readable: list[DueCall] = []
+    unreadable: list[DueCall] = []
+    for due in calls:
+        hidden = [text for text in (due.row.arguments, due.row.progress) if isinstance(text, Unreadable)]
+        (unreadable if hidden else readable).append(due)
+        if hidden:
+            log.warning("call cannot be read, it stays pending: %s", hidden[0].reason, extra={"job_id": job_id(due)})
+    return readable, unreadable
 
 
 def _grouped(calls: Iterable[DueCall]) -> dict[str, list[DueCall]]:

@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
+from durable_monty.errors import PayloadUnreadable, SchemaMismatch, StoreError, StoreUnreachable
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
@@ -27,7 +29,10 @@ MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
 CANCEL_DEADLINE_SECONDS = 60.0
 """How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
+UNREADABLE_DELAY_SECONDS = 10.0
+"""How long until an execution, or a call, that could not be decrypted is tried again."""
 _CRASH_DELAY_SECONDS = 1.0
+_SHOWN_CHARACTERS = 500
 
 
 @dataclass(slots=True)
@@ -51,6 +56,17 @@ class Advanced:
     pending: set[str] = field(default_factory=set)
     wake_at: float | None = None
     is_busy: bool = False
+
+    def add(self, other: Advanced) -> None:
+        """Take over what another advance made durable."""
+        self.to_submit += other.to_submit
+        self.ended += other.ended
+        self.settled |= other.settled
+        self.cancelled += other.cancelled
+        self.pending |= other.pending
+        times = [time for time in (self.wake_at, other.wake_at) if time is not None]
+        self.wake_at = min(times, default=None)
+        self.is_busy = self.is_busy or other.is_busy
 
 
 class Engine:
@@ -181,14 +197,43 @@ class Engine:
 
     def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
         ids = set(ids)
+        involved = ids | {item.execution_id for item in settlements}
+        crashes = {held.row.id: held.row.crashes for id_ in involved if (held := self._held.get(id_)) is not None}
         try:
-            return self._run_held(ids, settlements, capacity)
-        except BaseException:
+            return self._run_held(ids, settlements, dict(capacity))
+        except BaseException as error:
             # What is in memory may be ahead of the database or behind it; the database decides. Turns that were run
             # before this happened have told their sandboxes of outcomes, and nobody will record what they called.
-            for execution_id in ids | {item.execution_id for item in settlements}:
+            for execution_id in involved:
                 self._held.drop(execution_id)
-            raise
+            if not _is_refusal(error):
+                raise
+            refusal = error
+        if len(involved) > 1:
+            return self._run_apart(ids, settlements, capacity)
+        (execution_id,) = involved
+        if execution_id not in crashes:
+            raise refusal
+        return self._set_aside(execution_id, settlements, crashes[execution_id], refusal)
+
+    def _run_apart(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+        """Run each by itself, because the database refused something: only the one that asked for it is to suffer."""
+        advanced = Advanced()
+        for execution_id in sorted({*ids, *(item.execution_id for item in settlements)}):
+            own = [item for item in settlements if item.execution_id == execution_id]
+            self._claim_missing({execution_id})
+            advanced.add(self._run({execution_id} & set(ids), own, capacity))
+        return advanced
+
+    def _set_aside(
+        self, execution_id: str, settlements: Sequence[Settlement], crashes: int, refusal: StoreError
+    ) -> Advanced:
+        """Record outcomes without the turn that they allow, which the database refuses, and try that again later."""
+        what = f"its turn could not be recorded {crashes + 1} times in a row: {refusal}"
+        self._pause_or_retry(execution_id, crashes + 1, what, self._clock())
+        result = self._store.commit(self._worker, settlements, (), (), self._clock())
+        settled = {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
+        return Advanced(settled=settled | set(result.ignored))
 
     def _run_held(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
         now = self._clock()
@@ -220,7 +265,7 @@ class Engine:
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
-        advanced, ignored = self._commit([*fresh, *extra], turns, touched, now)
+        advanced, ignored = self._commit(_newest([*fresh, *extra]), turns, touched, now)
         advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
         self._forget_refused(taken, ignored, now)
         return advanced
@@ -263,24 +308,38 @@ class Engine:
     def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
         try:
             turn = self._turns.run(held, now, self._worker, capacity)
+        except PayloadUnreadable as error:
+            self._leave_to_others(held, error, now)
+            return None
+        except StoreError:
+            raise
         except Exception as error:
-            if not self._turns.is_crash(error):
-                raise
-            self._pause_or_retry(held, error, now)
+            # Whatever one workflow brings about must not keep the worker from every other.
+            crashes = held.row.crashes + 1
+            if self._turns.is_crash(error):
+                what = f"turn {held.row.version + 1} took its sandbox process down {crashes} times in a row: {error}"
+            else:
+                log.exception("a turn failed", extra={"execution_id": held.row.id})
+                shown = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+                what = f"turn {held.row.version + 1} could not be run {crashes} times in a row: {shown}"
+            self._held.drop(held.row.id)
+            self._pause_or_retry(held.row.id, crashes, what, now)
             return None
         if turn is not None and len(self._held) > MAX_KEPT_EXECUTIONS:
             turn.is_kept = False
         return turn
 
-    def _pause_or_retry(self, held: Held, error: Exception, now: float) -> None:
-        crashes = held.row.crashes + 1
-        note = f"turn {held.row.version + 1} took its sandbox process down {crashes} times in a row: {error}"
-        retry_at = now + _CRASH_DELAY_SECONDS * crashes if crashes < CRASHES_BEFORE_PAUSE else None
-        if retry_at is None:
-            note += "; paused"
-        log.warning("sandbox process crashed", extra={"execution_id": held.row.id, "crashes": crashes})
+    def _leave_to_others(self, held: Held, error: PayloadUnreadable, now: float) -> None:
+        """Give up what is encrypted with a key that is not known here: another worker may have it, or this one later."""
+        log.warning("execution cannot be read, it is tried again later: %s", error, extra={"execution_id": held.row.id})
         self._held.drop(held.row.id)
-        self._store.record_crash(self._worker, held.row.id, retry_at, note)
+        self._store.defer(self._worker, held.row.id, now + UNREADABLE_DELAY_SECONDS, str(error))
+
+    def _pause_or_retry(self, execution_id: str, crashes: int, what: str, now: float) -> None:
+        retry_at = now + _CRASH_DELAY_SECONDS * crashes if crashes < CRASHES_BEFORE_PAUSE else None
+        note = what if retry_at is not None else f"{what}; paused"
+        log.warning("a turn came to nothing: %s", what, extra={"execution_id": execution_id, "crashes": crashes})
+        self._store.record_crash(self._worker, execution_id, retry_at, note.replace("\0", "\\0"))
 
     def _settle_due(self, held: Held, now: float) -> list[Settlement]:
         """End what waits for a time that has come, and every open call if a cancellation is to enter the workflow."""
@@ -349,6 +408,25 @@ class Engine:
         held.apply(turn)
         if not turn.is_kept:
             self._held.drop(turn.execution_id)
+
+
+def _is_refusal(error: BaseException) -> TypeGuard[StoreError]:
+    """Whether the database works, and would not take what it was asked to store."""
+    return isinstance(error, StoreError) and not isinstance(error, StoreUnreachable | SchemaMismatch)
+
+
+def _newest(settlements: Iterable[Settlement]) -> list[Settlement]:
+    """Of each call the outcome of its latest attempt: one commit says one thing about a call.
+
+    An outcome of an attempt that is over may come again, because nobody has acknowledged it yet, together with that of the
+    attempt which followed.
+    """
+    newest: dict[tuple[str, int], Settlement] = {}
+    for item in settlements:
+        key = (item.execution_id, item.call_id)
+        if key not in newest or newest[key].attempt < item.attempt:
+            newest[key] = item
+    return list(newest.values())
 
 
 def _end_of_child(row: ExecutionRow, turn: Turn) -> Settlement:

@@ -9,19 +9,22 @@ before it is known to be ours. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from durable_monty import codec
-from durable_monty.errors import DecodeError, SignatureMismatch
+from durable_monty.errors import DecodeError, EncodeError, SignatureMismatch
 from durable_monty.models import Failure
+from durable_monty.signing import is_signed, sign
 
 FORMAT = 1
 _OPEN = b'{"body":'
 _SIGNED_OPEN = b'{"mac":"'
+# As `encode_value` writes it, for ids that need no escapes.
+_OUR_VALUE = re.compile(rb'\{"v":%d,"job_id":"([A-Za-z0-9_-]*)","value":' % FORMAT)
 _BODY_AT = len(_SIGNED_OPEN) + 64 + len(b'","body":')
 
 
@@ -92,8 +95,8 @@ def decode_envelope(data: bytes | str, key: bytes | None) -> Envelope:
     try:
         args, kwargs = body["call"]
         return Envelope(
-            str(body["job_id"]),
-            str(body["function"]),
+            _text(body["job_id"], "the envelope"),
+            _text(body["function"], "the envelope"),
             list(args),
             dict(kwargs),
             body.get("progress"),
@@ -141,7 +144,7 @@ def decode_heartbeat(data: bytes | str, key: bytes | None) -> tuple[str, str | N
     if not {"job_id", "progress"} <= body.keys():
         raise DecodeError(f"reading the heartbeat: it has {sorted(body)}; was it written by something else?")
     progress = body["progress"]
-    return str(body["job_id"]), None if progress is None else codec.dumps(progress)
+    return _text(body["job_id"], "the heartbeat"), None if progress is None else _encoded(progress, "the heartbeat")
 
 
 def decode_reply(data: bytes | str, key: bytes | None) -> Reply:
@@ -152,25 +155,49 @@ def decode_reply(data: bytes | str, key: bytes | None) -> Reply:
         DecodeError: It is not a reply of this version.
     """
     body_bytes = _unseal(data, key, "the reply")
+    ours = _OUR_VALUE.match(body_bytes)
+    if ours is not None and body_bytes.endswith(b"}"):
+        # Ours are laid out so that the value's text can be cut out; it is a value, whoever wrote it.
+        text = body_bytes[ours.end() : -1]
+        with suppress(DecodeError):
+            codec.loads(text)
+            return Reply(ours[1].decode(), value_text=text.decode())
     body = _parse(body_bytes, "the reply")
     try:
-        job_id = str(body["job_id"])
+        job_id = _text(body["job_id"], "the reply")
         if "failure" in body:
             fields = body["failure"]
-            failure = Failure(
-                fields["kind"], fields["type"], fields["message"], fields["traceback"], tuple(fields["bases"])
-            )
-            return Reply(job_id, failure=failure)
+            kind, *texts = (fields[name] for name in ("kind", "type", "message", "traceback"))
+            bases = tuple(fields["bases"])
+            if not all(isinstance(item, str) for item in (kind, *texts, *bases)):
+                raise TypeError("what should be text")
+            return Reply(job_id, failure=Failure(kind, texts[0], texts[1], texts[2], bases))
         value = body["value"]
     except (KeyError, TypeError, ValueError) as error:
         raise DecodeError(
             f"reading the reply: it lacks or garbles {error}; was it written by something else?"
         ) from error
-    text = body_bytes.decode()
-    head = _value_head(job_id)
-    # Ours are laid out so that the value's text can be cut out; another writer's is encoded again.
-    is_ours = text.startswith(head) and list(body) == ["v", "job_id", "value"]
-    return Reply(job_id, value_text=text[len(head) : -1] if is_ours else codec.dumps(value))
+    return Reply(job_id, value_text=_encoded(value, "the reply"))
+
+
+def _encoded(value: Any, what: str) -> str:
+    """The codec's text of what was read.
+
+    Raises:
+        DecodeError: It can be read and not be written, as surrogates can.
+    """
+    try:
+        return codec.dumps(value)
+    except EncodeError as error:
+        raise DecodeError(f"reading {what}: {error}") from error
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise DecodeError(
+            f"reading {what}: it has {value!r:.60} where a text should be; was it written by something else?"
+        )
+    return value
 
 
 def _value_head(job_id: str) -> str:
@@ -180,18 +207,18 @@ def _value_head(job_id: str) -> str:
 def _seal(body: bytes, key: bytes | None) -> bytes:
     if key is None:
         return _OPEN + body + b"}"
-    mac = hmac.new(key, body, hashlib.sha256).hexdigest().encode()
+    mac = sign(key, body).hex().encode()
     return _SIGNED_OPEN + mac + b'","body":' + body + b"}"
 
 
 def _unseal(data: bytes | str, key: bytes | None, what: str) -> bytes:
     """The body's bytes, after its signature was found right."""
     if isinstance(data, str):
-        data = data.encode()
+        data = data.encode(errors="surrogatepass")
     if data.startswith(_SIGNED_OPEN):
         body = data[_BODY_AT:-1]
         mac = data[len(_SIGNED_OPEN) : len(_SIGNED_OPEN) + 64]
-        if key is not None and not hmac.compare_digest(mac, hmac.new(key, body, hashlib.sha256).hexdigest().encode()):
+        if key is not None and not is_signed(key, body, _digest_of(mac)):
             raise SignatureMismatch(f"reading {what}: its signature does not fit; both sides need the same signing key")
         return body
     if key is not None:
@@ -201,6 +228,13 @@ def _unseal(data: bytes | str, key: bytes | None, what: str) -> bytes:
     if not data.startswith(_OPEN):
         raise DecodeError(f"reading {what}: {data[:60]!r} is not how it begins; was it written by something else?")
     return data[len(_OPEN) : -1]
+
+
+def _digest_of(mac: bytes) -> bytes:
+    try:
+        return bytes.fromhex(mac.decode("ascii"))
+    except ValueError:
+        return b""
 
 
 def _parse(body: bytes, what: str) -> dict[str, Any]:

@@ -131,6 +131,10 @@ class DecodeError(DurableMontyError, ValueError):
     """Text that is not what `durable_monty.codec` writes."""
 
 
+class PayloadUnreadable(DurableMontyError):
+    """Something stored is encrypted with a key that is not configured here, or was changed or moved in the database."""
+
+
 class SignatureMismatch(DurableMontyError, ValueError):
     """An envelope, reply or snapshot whose HMAC is missing or does not fit the signing key."""
 

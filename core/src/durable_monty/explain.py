@@ -9,8 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-_SECRET_NAME = re.compile(r"(password|secret|token|signing_key|api_key)(?!_env)", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^/@:\s]*:)\S*@")
+_SECRET_NAME = re.compile(
+    r"(password|passwd|passphrase|secret|token|credential|(signing|encryption|api|access|private|account)_?keys?)(?!_env)",
+    re.IGNORECASE,
+)
+_URL_PASSWORD = re.compile(r"(/[^/@:\s]*:)\S*@")
+_URL_PARAMETER = re.compile(r"([?&;][^=&;\s]*(?:pass|secret|token|key)[^=&;\s]*=)[^&;\s'\"]*", re.IGNORECASE)
 
 
 def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str], where: str) -> str:
@@ -33,8 +37,8 @@ def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str],
             problems.append(f"{place}: this key is required")
         else:
             # A secret must not show up in an error's text.
-            is_secret = _SECRET_NAME.search(key) is not None
-            found = "" if is_secret else f", found {mask_text(repr(item['input']))}"
+            is_secret = any(_SECRET_NAME.search(part) for part in keys)
+            found = "" if is_secret else f", found {mask_text(repr(masked(item['input'], key)))}"
             problems.append(f"{place}: {item['msg'][:1].lower()}{item['msg'][1:]}{found}")
     return f"reading the configuration from {where}: " + "; ".join(problems)
 
@@ -42,7 +46,7 @@ def explain(error: ValidationError, model: type[BaseModel], base: Sequence[str],
 def masked(value: Any, key: str = "") -> Any:
     """A value as JSON has it, with what its key or a URL says to be a secret hidden."""
     if isinstance(value, dict):
-        return {name: masked(item, name) for name, item in value.items()}
+        return {name: masked(item, key if _SECRET_NAME.search(key) else str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [masked(item, key) for item in value]
     if value is not None and _SECRET_NAME.search(key):
@@ -52,7 +56,7 @@ def masked(value: Any, key: str = "") -> Any:
 
 def mask_text(text: str) -> str:
     """A text with the passwords of its URLs hidden."""
-    return _URL_PASSWORD.sub(r"\1***@", text)
+    return _URL_PARAMETER.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:

@@ -179,7 +179,10 @@ def stored_name(item: Callable[..., Any] | str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not `isfinite` for an int: a large one has no float.
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
 
 
 def _is_whole(value: object) -> bool:

@@ -44,6 +44,8 @@ class Lease:
             now = self._clock()
             if now < self._renew_at:
                 return
+            self._store.clock.ask()
+            now = self._clock()
             if self._identity.pid != os.getpid():
                 # The parent goes on under the old name.
                 self._identity = new_identity()

@@ -64,7 +64,13 @@ class Loop:
         self.jobs = OpenJobs(lambda: runtime.lease.worker)
         key = runtime.config.signing_key
         self._collector = Collector(
-            runtime.store, runtime.planner, self.jobs, runtime.bell, signing_key=key, clock=runtime.clock
+            runtime.store,
+            runtime.planner,
+            self.jobs,
+            runtime.bell,
+            signing_key=key,
+            max_value_bytes=runtime.interpreter.limits.max_value_bytes,
+            clock=runtime.clock,
         )
         self._executors = Executors(
             runtime.config.plugin_of,

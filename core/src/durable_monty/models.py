@@ -30,6 +30,9 @@ INFRASTRUCTURE_KINDS: frozenset[FailureKind] = frozenset({"lost", "unavailable"}
 """Kinds that the engine tries again on a budget of its own; workflow code sees them only when that is spent."""
 
 MAX_TOKEN_CHARACTERS = 1000
+MAX_MESSAGE_CHARACTERS = 100_000
+MAX_TRACEBACK_CHARACTERS = 200_000
+_MAX_TYPE_CHARACTERS = 200
 
 
 class ExecutionStatus(enum.StrEnum):
@@ -83,8 +86,8 @@ class Failure:
             `ambiguous`: it may or may not have been started. It is tried again, as a lost one is, if the function
             is declared `idempotent=True`; otherwise this is the call's outcome.
         type: Name of the exception's type, such as `ValueError`.
-        message: The exception's text.
-        traceback: The remote traceback as text, or an empty string.
+        message: The exception's text; of one beyond 100,000 characters the middle is left out.
+        traceback: The remote traceback as text, or an empty string; likewise beyond 200,000 characters.
         bases: Names of the exception type's base classes, nearest first, so that the sandbox can raise the nearest
             type that it knows.
     """
@@ -98,6 +101,21 @@ class Failure:
     def __post_init__(self) -> None:
         if self.kind not in FAILURE_KINDS:
             raise ValueError(f"failure kind {self.kind!r} is not one of {', '.join(FAILURE_KINDS)}")
+        for name, most in (
+            ("type", _MAX_TYPE_CHARACTERS),
+            ("message", MAX_MESSAGE_CHARACTERS),
+            ("traceback", MAX_TRACEBACK_CHARACTERS),
+        ):
+            text = getattr(self, name)
+            if len(text) > most:
+                object.__setattr__(self, name, clipped(text, most))
+
+
+def clipped(text: str, most: int) -> str:
+    """A text of about `most` characters at the most: its middle is left out, and how much that was is said."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n... ({len(text) - most} characters are left out here) ...\n{text[-(most // 2) :]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from durable_monty.records import FunctionRef, WorkflowRecord
 from durable_monty.sandbox import SANDBOX_BUILTINS
 from durable_monty.scoping import with_scoped_gather
 from durable_monty.stubs import make_stubs
+from durable_monty.texts import storable
 from durable_monty.workflows import Workflow
 
 _INPUTS = "_inputs"
@@ -230,6 +231,9 @@ def _from_text(
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise WorkflowCheckError(name, [_syntax_problem(text, error)]) from error
+    except (RecursionError, MemoryError) as error:
+        problem = Problem(1, 1, "syntax error: it is nested too deeply to be read", text[:200].partition("\n")[0])
+        raise WorkflowCheckError(name, [problem]) from error
     plain, flow = _without_flow_imports(text, tree)
     numbers = tuple(range(1, plain.count("\n") + 2))
     used = {name: item for name, item in offered.items() if name in _names(plain)[0]}
@@ -350,5 +354,14 @@ def _record(
         for used, (helper, blocking) in _prelude.served(flow).items()
     }
     return WorkflowRecord(
-        "", name, filename, source, lines, user_source, first_line, references, entry, parameters or {}
+        "",
+        storable(name),
+        storable(filename),
+        source,
+        lines,
+        user_source,
+        first_line,
+        references,
+        entry,
+        parameters or {},
     )

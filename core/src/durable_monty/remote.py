@@ -7,7 +7,6 @@ part: no database, no sandbox, no third-party package.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,33 +24,35 @@ from durable_monty.envelope import (
 from durable_monty.errors import DecodeError, EncodeError, FunctionError, SignatureMismatch, StoreError
 from durable_monty.heartbeats import Heartbeats
 from durable_monty.models import Failure, parse_job_id
+from durable_monty.signing import KEY_VARIABLE as KEY_VARIABLE
+from durable_monty.signing import SigningKey, from_environment
 
 log = logging.getLogger(__name__)
-
-KEY_VARIABLE = "DURABLE_MONTY_SIGNING_KEY"
 
 _configured_key: bytes | None = None
 
 
-def configure(*, signing_key: bytes | None = None, allow: Iterable[str] = ()) -> None:
+def configure(
+    *, signing_key: bytes | None = None, allow: Iterable[str] = (), previous_signing_keys: Iterable[bytes] = ()
+) -> None:
     """Set up this process to run calls; what is not given is read from the environment.
 
     Args:
         signing_key: Refuse envelopes that are not signed with it, and sign replies. Environment:
             `DURABLE_MONTY_SIGNING_KEY`.
         allow: Patterns of dotted paths of functions that may run. Environment: `DURABLE_MONTY_FUNCTIONS`.
+        previous_signing_keys: Accept envelopes that are signed with these as well. Environment:
+            `DURABLE_MONTY_PREVIOUS_SIGNING_KEYS`, with commas between them.
     """
     global _configured_key
-    _configured_key = signing_key
+    previous = tuple(previous_signing_keys)
+    _configured_key = SigningKey(signing_key, previous) if signing_key is not None and previous else signing_key
     functions.set_allowed(allow)
 
 
 def signing_key() -> bytes | None:
-    """The key of this process, or None."""
-    if _configured_key is not None:
-        return _configured_key
-    named = os.environ.get(KEY_VARIABLE)
-    return named.encode() if named else None
+    """The key of this process, or None; a `durable_monty.signing.SigningKey` if others are accepted besides it."""
+    return _configured_key if _configured_key is not None else from_environment()
 
 
 class Transaction(Protocol):
@@ -249,7 +250,10 @@ def user_failure(error: BaseException) -> Failure:
     import traceback
 
     kind = type(error)
-    shown = "".join(traceback.format_exception(kind, error, _user_part(error.__traceback__)))
+    try:
+        shown = "".join(traceback.format_exception(kind, error, _user_part(error.__traceback__)))
+    except Exception as problem:  # noqa: BLE001 - `__str__` and the like are the user's; a chain can be endless
+        shown = f"(the traceback cannot be had: {type(problem).__name__})"
     bases = tuple(base.__name__ for base in kind.__mro__[1:] if base is not object)
     return Failure("user", kind.__name__, _message(error), shown, bases)
 
@@ -263,6 +267,10 @@ def _open(envelope: bytes | str, key: bytes | None) -> tuple[Envelope, functions
         return encode_failure(_claimed_job_id(envelope), Failure("refused", "SignatureMismatch", str(error)), key)
     except DecodeError as error:
         return encode_failure(_claimed_job_id(envelope), Failure("undecodable", "DecodeError", str(error)), key)
+    try:
+        parse_job_id(call.job_id)
+    except ValueError as error:
+        return encode_failure(call.job_id, Failure("undecodable", "DecodeError", str(error)), key)
     try:
         return call, functions.resolve(call.function)
     except FunctionError as error:

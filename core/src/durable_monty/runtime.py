@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable
 
-from durable_monty import remote
+from durable_monty import encryption, remote
 from durable_monty.bell import Bell
 from durable_monty.config import Config
 from durable_monty.engine import Engine
-from durable_monty.interpreter import Interpreter, Limits
+from durable_monty.errors import EncodeError
+from durable_monty.interpreter import Interpreter, Limits, too_large
 from durable_monty.lease import Lease
 from durable_monty.planning import Planner
 from durable_monty.store import Store
@@ -24,7 +24,8 @@ class Runtime:
             its turn.
     """
 
-    def __init__(self, store: Store, config: Config, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, config: Config, clock: Callable[[], float] | None = None) -> None:
+        clock = store.clock if clock is None else clock
         self.store = store
         self.config = config
         self.clock = clock
@@ -44,6 +45,9 @@ class Runtime:
             clock=clock,
         )
         self._looks_wanted = 0
+        if config.cipher_name is not None:
+            cipher = encryption.load(config.cipher_name, config.security.cipher_options, config.encryption_keys)
+            store.encrypt(cipher, config.cipher_name)
         remote.configure(signing_key=config.signing_key, allow=config.functions.allow)
 
     @property
@@ -55,6 +59,18 @@ class Runtime:
         """Let calls that name no executor go to this one, whatever the configuration says."""
         self.config = self.config.model_copy(update={"executor": name})
         self.planner.complete = self.config.complete
+
+    def fitting(self, text: str, what: str) -> str:
+        """The codec's text of a value that comes from outside, if it is not too long.
+
+        Raises:
+            EncodeError: It is.
+        """
+        most = self.interpreter.limits.max_value_bytes
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > most:
+            raise EncodeError(too_large(what, size, most))
+        return text
 
     def want_look(self) -> None:
         """Have the worker look at the database now. May be called from any thread."""

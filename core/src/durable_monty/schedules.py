@@ -23,7 +23,7 @@ from durable_monty.workflows import Workflow
 Overlap = Literal["skip", "queue", "cancel"]
 
 MAX_BACKFILL = 10_000
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _OVERLAPS = ("skip", "queue", "cancel")
 _DEFINITION = ("workflow", "inputs", "time_input", "cron", "timezone", "interval_seconds", "overlap")
 
@@ -57,7 +57,7 @@ class Scheduling:
         others. Creating a schedule again as it is does nothing.
 
         Args:
-            name: 1 to 80 letters, digits, `-` and `_`.
+            name: 1 to 80 letters, digits, `-` and `_`, not beginning with `-`.
             workflow: As for `start_execution`; likewise `external_functions`, `check` and `filename`.
             cron: Five fields (minute, hour, day of month, month, day of week), or six with seconds first.
             timezone: The time zone of the cron line, for example `Europe/Berlin`.
@@ -75,7 +75,9 @@ class Scheduling:
         now = self.runtime.clock()
         doing = f"creating schedule {name!r}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ScheduleError(f"{doing}: a name is 1 to 80 letters, digits, `-` and `_`; choose another")
+            raise ScheduleError(
+                f"{doing}: a name is 1 to 80 letters, digits, `-` and `_`, the first of them no `-`; choose another"
+            )
         if overlap not in _OVERLAPS:
             raise ScheduleError(f"{doing}: overlap is {overlap!r}; it is one of {', '.join(_OVERLAPS)}")
         times = checked_times(doing, cron, timezone, interval_seconds, now)

@@ -8,6 +8,7 @@ import struct
 import zlib
 
 from durable_monty.records import Snapshot
+from durable_monty.signing import is_signed, sign
 
 _RAW = b"\x00"
 _ZLIB = b"\x01"
@@ -39,11 +40,18 @@ def unseal(execution_id: str, version: int, snapshot: Snapshot, key: bytes | Non
     """
     if snapshot.version != version:
         raise SnapshotRefused(f"the snapshot is of turn {snapshot.version}, the execution is at turn {version}")
-    if not hmac.compare_digest(snapshot.digest, _digest(execution_id, version, snapshot.data, key)):
-        raise SnapshotRefused("its digest does not fit" if key is None else "its signature does not fit")
-    if snapshot.data[:1] == _ZLIB:
+    sealed = _sealed(execution_id, version, snapshot.data)
+    if key is None and not hmac.compare_digest(snapshot.digest, hashlib.sha256(sealed).digest()):
+        raise SnapshotRefused("its digest does not fit")
+    if key is not None and not is_signed(key, sealed, snapshot.digest):
+        raise SnapshotRefused("its signature does not fit")
+    if snapshot.data[:1] != _ZLIB:
+        return snapshot.data[1:]
+    try:
         return zlib.decompress(snapshot.data[1:])
-    return snapshot.data[1:]
+    except zlib.error as error:
+        # Without a key anybody can make a digest that fits.
+        raise SnapshotRefused(f"it cannot be unpacked: {error}") from error
 
 
 def dump_format(state: bytes) -> int:
@@ -55,5 +63,9 @@ def dump_format(state: bytes) -> int:
 
 
 def _digest(execution_id: str, version: int, data: bytes, key: bytes | None) -> bytes:
-    sealed = f"{execution_id}\n{version}\n".encode() + data
-    return hmac.digest(key, sealed, "sha256") if key else hashlib.sha256(sealed).digest()
+    sealed = _sealed(execution_id, version, data)
+    return sign(key, sealed) if key else hashlib.sha256(sealed).digest()
+
+
+def _sealed(execution_id: str, version: int, data: bytes) -> bytes:
+    return f"{execution_id}\n{version}\n".encode() + data

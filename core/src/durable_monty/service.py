@@ -12,6 +12,7 @@ from durable_monty import codec, config
 from durable_monty.by_hand import ByHand
 from durable_monty.config import Config
 from durable_monty.describing import describe, ended_how, filter_of
+from durable_monty.doctor import AFTER_SECONDS, EXAMPLES, WAITING_AFTER_SECONDS, Diagnosis, diagnose
 from durable_monty.ends import Ends
 from durable_monty.errors import ExecutionFailed, ExecutionNotEnded
 from durable_monty.models import ExecutionStatus
@@ -32,7 +33,8 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
     Args:
         store: What `init_db` returned, or the URL of a database.
         configuration: The configuration; None: read as the command line reads it.
-        clock: The time, in seconds since the epoch; everything durable goes by it, and what workflows read.
+        clock: The time, in seconds since the epoch; everything durable goes by it, and what workflows read. None: the
+            database server's on PostgreSQL, else this machine's.
 
     Raises:
         ConfigError: The configuration or the URL cannot be used.
@@ -44,7 +46,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         store: Store | str,
         configuration: Config | None = None,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         chosen = config.load() if configuration is None else configuration
         opened = init_db(store, synchronous=chosen.store.synchronous) if isinstance(store, str) else store
@@ -81,7 +83,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
             external_functions: The host functions it may call: callables or dotted paths. None: those that the
                 `@workflow` function names. They are registered in this process.
             inputs: Global names of source text, or arguments of a `@workflow` function.
-            execution_id: 1 to 100 letters, digits, `-` and `_`; None: a new one.
+            execution_id: 1 to 100 letters, digits, `-` and `_`, not beginning with `-`; None: a new one.
             check: Whether to type-check the workflow against the signatures of its host functions first.
             filename: What tracebacks call source text.
             workflows: The workflows that it may start as children, besides those that a `@workflow` function names.
@@ -179,6 +181,32 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         """
         chosen = filter_of(status, limit, tags, workflow, since, until, before)
         return describe(self.runtime.store, self.runtime.store.listing.executions(chosen, limit), with_cursor=True)
+
+    def diagnose(
+        self,
+        *,
+        after_seconds: float = AFTER_SECONDS,
+        waiting_seconds: float = WAITING_AFTER_SECONDS,
+        examples: int = EXAMPLES,
+        check_executors: bool = True,
+    ) -> list[Diagnosis]:
+        """Executions that do not go on, by reason, the most frequent reason first; changes nothing.
+
+        What sleeps, runs or waits for its time is not among them. Every living execution is read once, in pages.
+
+        Args:
+            after_seconds: How long something that workers do by themselves may be late.
+            waiting_seconds: How long something that only somebody outside can end may last: a wait for a signal, a
+                call at an executor that has no time limit, a queue for a place.
+            examples: Most executions to name for each reason.
+            check_executors: Whether to ask executors whose calls do not begin whether they can work, as this
+                process's configuration has them.
+
+        Raises:
+            ValueError: A number is negative.
+            StoreError: The database does not answer.
+        """
+        return diagnose(self.runtime, after_seconds, waiting_seconds, examples=examples, checks=check_executors)
 
     def wait(self, execution_id: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Wait until an execution has ended or is paused; runs nothing itself.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,18 +9,20 @@ from typing import Any
 
 from durable_monty import codec, convert
 from durable_monty.durations import checked_seconds
-from durable_monty.errors import ExecutionConflict, ExecutionNotEnded, InputError, WorkflowCheckError
+from durable_monty.errors import ExecutionConflict, ExecutionNotEnded, InputError, WorkflowCheckError, WorkflowError
 from durable_monty.interpreter import check_source
 from durable_monty.models import ExecutionStatus
 from durable_monty.program import Program, prepare
 from durable_monty.records import ExecutionRow, WorkflowRecord
 from durable_monty.runtime import Runtime
 from durable_monty.store.starting import IdReuse, NewExecution
+from durable_monty.texts import ID_RULE, is_id, is_storable
 from durable_monty.workflows import Workflow
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MAX_KEY_CHARACTERS = 200
 _MAX_TAGS = 50
+# What the time of a process that only starts executions may be wrong by is what clocks drift apart meanwhile.
+_CLOCK_MAX_AGE_SECONDS = 300.0
 _ID_REUSES = ("reject", "return", "restart")
 
 
@@ -72,8 +73,12 @@ class Starter:
         filename: str,
     ) -> Prepared:
         """Check that a workflow can be started with these inputs; raises as `start_execution`."""
+        most = self._runtime.interpreter.limits.max_source_bytes
+        if isinstance(workflow, str):
+            _check_source_size("workflow", workflow, most)
         program = prepare(workflow, functions, inputs, filename, workflows)
-        text = _encoded(f"starting workflow {program.record.name!r}", "inputs", inputs)
+        _check_source_size(program.record.name, program.record.source, most)
+        text = self._encoded(f"starting workflow {program.record.name!r}", "inputs", inputs)
         checked_at = self._check(program) if check else None
         for child in program.children.values() if check else ():
             self._check(child)
@@ -83,7 +88,8 @@ class Starter:
     def start(self, prepared: Prepared, execution_id: str | None, options: StartOptions) -> str:
         """Store an execution, or find the one that stands for it; raises as `start_execution`."""
         id_ = uuid.uuid4().hex if execution_id is None else checked_id(execution_id)
-        new = _new_execution(id_, prepared, options, self._runtime.clock(), has_id=execution_id is not None)
+        self._runtime.store.clock.ask(older_than_seconds=_CLOCK_MAX_AGE_SECONDS)
+        new = self._new_execution(id_, prepared, options, self._runtime.clock(), has_id=execution_id is not None)
         found = self._runtime.store.starting.start(new)
         if found.existing is None:
             self._runtime.want_look()
@@ -125,17 +131,70 @@ class Starter:
         self._checked.add(digest)
         return now
 
+    def _new_execution(
+        self, id_: str, prepared: Prepared, options: StartOptions, now: float, *, has_id: bool
+    ) -> NewExecution:
+        doing = f"starting execution {id_!r}" if has_id else f"starting workflow {prepared.record.name!r}"
+        if options.id_reuse is not None and options.id_reuse not in _ID_REUSES:
+            raise ValueError(
+                f"{doing}: id_reuse is {options.id_reuse!r}; it is one of {', '.join(_ID_REUSES)}, or None"
+            )
+        if options.id_reuse is not None and not has_id:
+            raise ValueError(
+                f"{doing}: id_reuse={options.id_reuse!r} says what to do with an id that is taken; name an id"
+            )
+        delay = checked_seconds(doing, "delay_seconds", options.delay_seconds, allow_zero=True)
+        deadline = options.deadline_seconds
+        if deadline is not None:
+            deadline = checked_seconds(doing, "deadline_seconds", deadline)
+            if deadline <= delay:
+                raise ValueError(
+                    f"{doing}: deadline_seconds is {deadline:g}, but it is not to begin before {delay:g} s have passed; "
+                    "the deadline counts from the start, make it longer"
+                )
+        for name, key in (("singleton_key", options.singleton_key), ("debounce_key", options.debounce_key)):
+            if key is not None:
+                _checked_text(doing, name, key)
+        if options.debounce_key is not None and not delay:
+            raise ValueError(f"{doing}: debounce_key without delay_seconds; say how long to wait for another start")
+        row = ExecutionRow(
+            id_,
+            prepared.record.digest,
+            ExecutionStatus.SCHEDULED,
+            0,
+            prepared.inputs,
+            created_at=now,
+            wake_at=now + delay,
+            deadline_at=None if deadline is None else now + deadline,
+            memo=None if options.memo is None else self._memo(doing, options.memo),
+            singleton_key=options.singleton_key,
+            debounce_key=options.debounce_key,
+        )
+        tags = checked_tags(options.tags, doing)
+        return NewExecution(row, prepared.record, prepared.checked_at, tags, options.id_reuse, prepared.children)
+
+    def _memo(self, doing: str, memo: Mapping[str, Any]) -> str:
+        if not isinstance(memo, Mapping) or not all(isinstance(name, str) for name in memo):
+            raise ValueError(f"{doing}: memo is {memo!r}; write a dict whose keys are texts")
+        return self._encoded(doing, "memo", memo)
+
+    def _encoded(self, doing: str, what: str, values: Mapping[str, Any]) -> str:
+        try:
+            return self._runtime.fitting(
+                codec.dumps(convert.plain(dict(values)), path=what), f"what is given as {what}"
+            )
+        except TypeError as error:
+            raise InputError(f"{doing}: {error}") from error
+
 
 def checked_id(execution_id: str) -> str:
     """The id, if it is one that an execution may have.
 
     Raises:
-        ValueError: It is not 1 to 100 letters, digits, `-` and `_`.
+        ValueError: It is not 1 to 100 letters, digits, `-` and `_`, or begins with `-`.
     """
-    if not isinstance(execution_id, str) or not _ID.fullmatch(execution_id):
-        raise ValueError(
-            f"starting execution {execution_id!r}: an id is 1 to 100 letters, digits, `-` and `_`; choose another"
-        )
+    if not is_id(execution_id):
+        raise ValueError(f"starting execution {execution_id!r:.200}: an id is {ID_RULE}; choose another")
     return execution_id
 
 
@@ -157,61 +216,20 @@ def checked_tags(tags: Mapping[str, str] | None, doing: str) -> dict[str, str]:
     return dict(tags)
 
 
-def _new_execution(id_: str, prepared: Prepared, options: StartOptions, now: float, *, has_id: bool) -> NewExecution:
-    doing = f"starting execution {id_!r}" if has_id else f"starting workflow {prepared.record.name!r}"
-    if options.id_reuse is not None and options.id_reuse not in _ID_REUSES:
-        raise ValueError(f"{doing}: id_reuse is {options.id_reuse!r}; it is one of {', '.join(_ID_REUSES)}, or None")
-    if options.id_reuse is not None and not has_id:
-        raise ValueError(f"{doing}: id_reuse={options.id_reuse!r} says what to do with an id that is taken; name an id")
-    delay = checked_seconds(doing, "delay_seconds", options.delay_seconds, allow_zero=True)
-    deadline = options.deadline_seconds
-    if deadline is not None:
-        deadline = checked_seconds(doing, "deadline_seconds", deadline)
-        if deadline <= delay:
-            raise ValueError(
-                f"{doing}: deadline_seconds is {deadline:g}, but it is not to begin before {delay:g} s have passed; "
-                "the deadline counts from the start, make it longer"
-            )
-    for name, key in (("singleton_key", options.singleton_key), ("debounce_key", options.debounce_key)):
-        if key is not None:
-            _checked_text(doing, name, key)
-    if options.debounce_key is not None and not delay:
-        raise ValueError(f"{doing}: debounce_key without delay_seconds; say how long to wait for another start")
-    row = ExecutionRow(
-        id_,
-        prepared.record.digest,
-        ExecutionStatus.SCHEDULED,
-        0,
-        prepared.inputs,
-        created_at=now,
-        wake_at=now + delay,
-        deadline_at=None if deadline is None else now + deadline,
-        memo=None if options.memo is None else _memo(doing, options.memo),
-        singleton_key=options.singleton_key,
-        debounce_key=options.debounce_key,
-    )
-    tags = checked_tags(options.tags, doing)
-    return NewExecution(row, prepared.record, prepared.checked_at, tags, options.id_reuse, prepared.children)
-
-
-def _memo(doing: str, memo: Mapping[str, Any]) -> str:
-    if not isinstance(memo, Mapping) or not all(isinstance(name, str) for name in memo):
-        raise ValueError(f"{doing}: memo is {memo!r}; write a dict whose keys are texts")
-    return _encoded(doing, "memo", memo)
-
-
-def _encoded(doing: str, what: str, values: Mapping[str, Any]) -> str:
-    try:
-        return codec.dumps(convert.plain(dict(values)), path=what)
-    except TypeError as error:
-        raise InputError(f"{doing}: {error}") from error
+def _check_source_size(name: str, source: str, most: int) -> None:
+    size = len(source.encode(errors="surrogatepass"))
+    if size > most:
+        raise WorkflowError(
+            f"starting workflow {name!r}: its source has {size} bytes, {most} are the most ([interpreter] "
+            "max_source_bytes); pass data as inputs, and put what is large into host functions"
+        )
 
 
 def _checked_text(doing: str, what: str, value: object) -> None:
-    # PostgreSQL has no text with a null character.
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY_CHARACTERS or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_KEY_CHARACTERS or not is_storable(value):
         raise ValueError(
-            f"{doing}: {what} is {value!r}; it must be text of 1 to {_MAX_KEY_CHARACTERS} characters, none of them null"
+            f"{doing}: {what} is {value!r:.300}; it must be text of 1 to {_MAX_KEY_CHARACTERS} characters, none of them "
+            "null or a surrogate"
         )
 
 

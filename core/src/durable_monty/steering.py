@@ -12,6 +12,9 @@ from durable_monty.models import ExecutionStatus
 from durable_monty.records import ExecutionRow
 from durable_monty.runtime import Runtime
 from durable_monty.signals import check_payload
+from durable_monty.texts import is_storable, storable
+
+_LAST_OFFSET = 2**31 - 1
 
 
 class Steering:
@@ -32,7 +35,7 @@ class Steering:
         """
         now = self.runtime.clock()
         before = self.runtime.store.steering.request_cancel(
-            execution_id, reason or "cancelled on request", now + deadline_seconds, now
+            execution_id, storable(reason or "cancelled on request"), now + deadline_seconds, now
         )
         if before.status.is_terminal:
             raise ExecutionEnded(f"cancelling execution {execution_id!r}: it {ended_how(before)} already")
@@ -47,7 +50,9 @@ class Steering:
             ExecutionNotFound: No execution has this id.
             ExecutionEnded: It has ended.
         """
-        self._require_alive("pausing", self.runtime.store.steering.pause(execution_id, reason))
+        self._require_alive(
+            "pausing", self.runtime.store.steering.pause(execution_id, None if reason is None else storable(reason))
+        )
 
     def resume(self, execution_id: str) -> None:
         """Let a paused execution go on; does nothing to one that is not paused.
@@ -93,9 +98,14 @@ class Steering:
                 f"sending a signal to {execution_id!r}: its name has {len(name)} characters; it must have 1 to "
                 f"{MAX_NAME_CHARACTERS}"
             )
+        if not is_storable(name):
+            raise ValueError(
+                f"sending a signal to {execution_id!r}: its name is {name!r}; it must not have a null character or a "
+                "surrogate"
+            )
         plain = convert.plain(payload)
-        text = codec.dumps(plain, path="payload")
         runtime = self.runtime
+        text = runtime.fitting(codec.dumps(plain, path="payload"), f"the payload of signal {name!r}")
         before = runtime.store.steering.signal(
             execution_id,
             name,
@@ -126,8 +136,11 @@ class Steering:
             ExecutionNotFound: No execution has this id.
             ValueError: `offset` is below 0 or `limit` below 1.
         """
-        if offset < 0 or limit < 1:
-            raise ValueError(f"reading stream {stream!r}: offset {offset} and limit {limit} must be at least 0 and 1")
+        if not 0 <= offset <= _LAST_OFFSET or not 1 <= limit <= _LAST_OFFSET:
+            raise ValueError(
+                f"reading stream {stream!r:.200}: offset {offset!r:.40} and limit {limit!r:.40} must be at least 0 and 1, "
+                f"and at most {_LAST_OFFSET}"
+            )
         found = self.runtime.store.telling.emitted(execution_id, stream, offset, limit)
         return [(offset + index, codec.loads(text)[0][1]) for index, text in enumerate(found)]
 

@@ -18,8 +18,9 @@ from durable_monty.interpreter import (
     SandboxCrashed,
     SandboxError,
     Session,
+    UndumpableState,
 )
-from durable_monty.models import CallStatus, ExecutionStatus, Failure
+from durable_monty.models import MAX_TRACEBACK_CHARACTERS, CallStatus, ExecutionStatus, Failure, clipped
 from durable_monty.planning import Planner
 from durable_monty.records import CallKind, CallRow, DueCall, Turn
 from durable_monty.replay import ReplayMismatch, replay
@@ -102,7 +103,10 @@ class TurnRunner:
         is_news = turn.calls or turn.settlements or turn.rescoped
         if not is_news and not _must_be_recorded(held, turn, now):
             return None
-        return self._suspend(held, turn, now, worker, capacity)
+        try:
+            return self._suspend(held, turn, now, worker, capacity)
+        except UndumpableState as error:
+            return self._end(held, turn, error.raised)
 
     def _progress(self, held: Held, turn: Turn, followed: Consequences) -> Progress:
         """Stand where the execution stands and deliver what has come."""
@@ -110,6 +114,8 @@ class TurnRunner:
         assert held.session is not None
         if started is not None and started.is_finished:
             return started
+        if started is None:
+            held.session.begin_turn(len(held.open) + len(held.undelivered))
         answers = [answer_of(call) for call in held.undelivered.values()]
         return held.session.advance(answers, followed, started)
 
@@ -202,7 +208,8 @@ class TurnRunner:
         turn.status = ExecutionStatus.FAILED
         text = held.source_map.traceback(raised)
         cause = self._cause(held, raised)
-        turn.error = (text if cause is None else f"{text}\n\n{cause}").replace("\0", "\\0")
+        shown = text if cause is None else f"{text}\n\n{cause}"
+        turn.error = clipped(shown, 2 * MAX_TRACEBACK_CHARACTERS).replace("\0", "\\0")
         turn.failure = Failure("user", raised.type, raised.message, turn.error, ("Exception",))
         return self._close(held, turn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,54 @@ def test_a_worker_whose_redis_is_away_says_so_at_once_and_keeps_trying(tmp_path,
         (row,) = service.runtime.store.calls(execution_id)
         assert (row.status, row.attempt) in {("pending", 1), ("submitting", 1)}
         service.close()
+
+
+@contextlib.contextmanager
+def closing_at_once():
+    """A port that takes connections and closes them; gives it, and the times at which that happened."""
+    tried_at = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    tried_at.append(time.monotonic())
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], tried_at
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_worker_whose_redis_comes_late_warns_within_5_seconds_backs_off_and_goes_on(
+    tmp_path, request, start_rq_worker
+):
+    service = OrchestratorService(init_db(f"sqlite:///{tmp_path}/a.db"), Config())
+    execution_id = service.start_execution("await add(1, 2)", [host.add], check=False)
+    with closing_at_once() as (port, tried_at):
+        url = f"redis://127.0.0.1:{port}/0"
+        environment = command_line(url, tmp_path, queue="late")
+        process = subprocess.Popen([SCRIPTS / "durable-monty", "worker"], env=environment, stderr=subprocess.PIPE)
+        request.addfinalizer(process.stderr.close)
+        request.addfinalizer(process.wait)
+        request.addfinalizer(process.kill)
+        eventually(lambda: tried_at)
+        assert select.select([process.stderr], [], [], 5)[0], "it has not warned within 5 s of its first try"
+        line = process.stderr.readline().decode()
+        assert "WARNING" in line
+        assert f"Redis at {url} does not answer" in line
+        # The first pause is 0.2 s, and they double.
+        eventually(lambda: any(later - earlier > 1 for earlier, later in itertools.pairwise(tried_at)))
+        assert len(tried_at) < 100, "it does not back off"
+    server = servers.Valkey(tmp_path, port=port)
+    server.start()
+    request.addfinalizer(server.kill)
+    start_rq_worker(server.url, "late", *SIMPLE)
+    assert service.wait(execution_id, 60)["output"] == 3
+    assert process.poll() is None
+    service.close()
 
 
 def test_the_check_of_a_redis_that_is_away_exits_with_2_and_says_what_to_do(tmp_path):

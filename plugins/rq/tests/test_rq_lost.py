@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,8 @@ from support.rq_rig import make_call, poll
 from support.workers import eventually, running
 
 pytestmark = pytest.mark.slow
+SHIFTED = Path(host.__file__).parent / "shifted_clock.py"
+RQ = Path(sys.executable).parent / "rq"
 SIMPLE = ("-w", "rq.SimpleWorker")
 FORK_SLOW = ("--job-monitoring-interval", "300")
 SHORT = {"lost_after_seconds": 1.5, "sweep_interval_seconds": 0.3}
@@ -74,6 +77,20 @@ def test_a_job_that_runs_for_long_gives_signs_of_life_whatever_the_workers_class
     execution_id, begun, release = held(rig, executor, tmp_path)
     with running(Worker(rig.service, executor)):
         eventually(begun.exists)
+        beats(rig, f"{execution_id}-0-1")
+        release.touch()
+        assert rig.service.wait(execution_id, 30)["output"] == 1
+    assert executor.stats()["accepted"] == 1
+
+
+def test_a_job_on_a_machine_whose_clock_is_late_is_not_taken_for_dead(rig, valkey, start_rq_worker, tmp_path):
+    """Its signs of life bear the time of its own machine."""
+    executor = rig.executor("late", lost_after_seconds=3)
+    start_rq_worker(valkey.url, "late", program=[sys.executable, SHIFTED, "-3600", RQ])
+    execution_id, begun, release = held(rig, executor, tmp_path)
+    with running(Worker(rig.service, executor)):
+        eventually(begun.exists)
+        beats(rig, f"{execution_id}-0-1")
         beats(rig, f"{execution_id}-0-1")
         release.touch()
         assert rig.service.wait(execution_id, 30)["output"] == 1

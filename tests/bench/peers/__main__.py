@@ -1,8 +1,12 @@
-"""Ours beside peers: `nox -s bench -- W1 W3 W6 [--repeats N] [--count N] [--write FILE] [--results FILE]`.
+"""Ours beside peers: `nox -s bench -- W1 W3 [--repeats N] [--quick] [--write FILE] [--results FILE]`.
 
-Contestants take turns (A B C, A B C), each run in a process and a database of its own on one PostgreSQL server with
-`fsync` on, a bare commit measured before and after. Each run is written to the results file at once; a run that is
-there already is not repeated. A failed one makes a row that says why.
+The contestants of a workload take turns (A B C, A B C, ...), each run in a process and a new database of its own on one
+PostgreSQL server with its own defaults (`fsync` on), or in a SQLite file; right before and right after each run a bare
+commit of the same database is measured. Each run is kept in the results file at once, and what is there already is not run
+again. A run that fails, or cannot be made here, makes a row that says why.
+
+`counts` counts statements, transactions, syncs and bytes of one step exactly. `claims` shows how the database answers a
+worker's queries beside ten million executions that have ended.
 """
 
 from __future__ import annotations
@@ -10,110 +14,91 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
+import signal
 import sys
+import tempfile
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
-from databases import Database, postgresql_database  # noqa: E402
+from typing import Any
 
 _HERE = Path(__file__).parent
-_COUNTS = {"W1": 1000, "W3": 1000, "W6": 200}
-_GOALS = {
-    "W1": ("chain, a step", "<= 0.6 x Absurd"),
-    "W3": ("executions of 3 steps, a step", "<= 0.3 x Absurd, <= 0.1 x DBOS"),
-    "W6": ("1 step, start to result, p50", "<= 0.35 x DBOS"),
-}
-_CONTESTANTS = ("ours", "dbos", "absurd")
-_BEGIN, _END = "<!-- peers: begin -->", "<!-- peers: end -->"
+sys.path[:0] = [str(_HERE.parents[1]), str(_HERE.parent), str(_HERE)]
+
+from claims import claims  # noqa: E402
+from counts import counts  # noqa: E402
+from databases import Database, postgresql_database, sqlite_database  # noqa: E402
+from plan import WORKLOADS, Case, cases  # noqa: E402
+from running import run_program  # noqa: E402
+from tables import page, write  # noqa: E402
 
 
 def main() -> None:
     chosen = _arguments()
-    runs = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
-    with postgresql_database() as database:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+    results = json.loads(chosen.results.read_text()) if chosen.results.exists() else {}
+    with postgresql_database() as postgresql, sqlite_database() as sqlite:
+        results["machine"] = f"{os.cpu_count()} processors; {postgresql.describe}; {sqlite.describe}"
         for workload in chosen.workloads:
-            count = chosen.count or _COUNTS[workload]
-            for repeat in range(chosen.repeats):
-                for who in _CONTESTANTS:
-                    key = f"{workload} {count} {repeat} {who}"
-                    if "seconds" not in runs.get(key, {}):
-                        runs[key] = _run(database, who, workload, count, chosen)
-                        chosen.results.write_text(json.dumps(runs, indent=1) + "\n")
-                        print(key, runs[key], flush=True)
-        lines = [database.describe, f"; {chosen.repeats} repeats.\n\n"]
-    table = "".join(lines) + _table(runs, chosen)
-    print(table)
+            if workload == "W7":
+                results["W7"] = results.get("W7") or _through_rq(sqlite, is_quick=chosen.quick)
+            elif workload == "counts":
+                results["counts"] = counts(chosen.peers_python, is_quick=chosen.quick)
+            elif workload == "claims":
+                results["claims"] = claims(postgresql, chosen.executions)
+            else:
+                _run_all(workload, {"postgresql": postgresql, "sqlite": sqlite}, results, chosen)
+            _keep(chosen.results, results)
+    text = page(results, chosen.workloads, is_quick=chosen.quick)
+    print(text)
     if chosen.write is not None:
-        _write(chosen.write, table)
+        write(chosen.write, text)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nox -s bench --")
-    parser.add_argument("workloads", nargs="+", choices=_COUNTS)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--count", type=int, help="instead of each workload's own")
-    parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one run")
-    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers")
-    parser.add_argument("--results", type=Path, default=Path("bench-results.json"))
-    parser.add_argument("--write", type=Path)
+    parser = argparse.ArgumentParser(prog="nox -s bench --", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workloads", nargs="+", choices=WORKLOADS)
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each, in turns")
+    parser.add_argument("--quick", action="store_true", help="small numbers: to see that it works")
+    parser.add_argument("--executions", type=int, default=10_000_000, help="for `claims`: how many that have ended")
+    parser.add_argument("--peers-python", default=sys.executable, help="an interpreter that has the peers")
+    parser.add_argument("--results", type=Path, default=Path("bench-results.json"), help="where runs are kept")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
     return parser.parse_args()
 
 
-def _run(database: Database, who: str, workload: str, count: int, chosen: argparse.Namespace) -> dict[str, object]:
+def _run_all(
+    workload: str, databases: dict[str, Database], results: dict[str, Any], chosen: argparse.Namespace
+) -> None:
+    runs = results.setdefault("runs", {})
+    for repeat in range(chosen.repeats):
+        for case in cases(workload, is_quick=chosen.quick):
+            kept = runs.setdefault(case.key, [])
+            # What cannot be made is not tried again and again.
+            if len(kept) > repeat or repeat >= case.repeats or any("failed" in run for run in kept):
+                continue
+            kept.append(_run(case, databases[case.database], chosen.peers_python))
+            _keep(chosen.results, results)
+            print(case.key, kept[-1], flush=True)
+
+
+def _run(case: Case, database: Database, peers_python: str) -> dict[str, Any]:
+    """One run, between two looks at what a commit takes."""
     url = database.new_url()
     before = database.commit_seconds(url)
-    python = sys.executable if who == "ours" else chosen.peers_python
-    command = [python, str(_HERE / f"run_{who}.py"), workload, url, str(count)]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=chosen.timeout, env=dict(os.environ))
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done in {chosen.timeout:.0f} s"}
-    if ended.returncode != 0 or not ended.stdout.strip():
-        return {"failed": (ended.stderr.strip().splitlines() or ["it said nothing"])[-1][:150]}
-    found = json.loads(ended.stdout.strip().splitlines()[-1])
-    return {**found, "commit": (before + database.commit_seconds(url)) / 2}
+    with tempfile.TemporaryDirectory(prefix="durable-monty-bench-") as folder:
+        run = run_program(case, url, Path(folder), peers_python)
+    run["commit_seconds"] = (before + database.commit_seconds(database.new_url())) / 2
+    return run
 
 
-def _table(runs: dict[str, dict[str, object]], chosen: argparse.Namespace) -> str:
-    lines = ["| workload | who | ms, median (min-max) | commits | ours / it | goal |", "|---|---|---|---|---|---|"]
-    for workload in chosen.workloads:
-        count = chosen.count or _COUNTS[workload]
-        found = {
-            who: [runs[f"{workload} {count} {repeat} {who}"] for repeat in range(chosen.repeats)]
-            for who in _CONTESTANTS
-        }
-        ours = [run["seconds"] for run in found["ours"] if "seconds" in run]
-        for who, all_runs in found.items():
-            lines.append(_row(workload, count, who, all_runs, ours))
-    return "\n".join(lines) + "\n"
+def _through_rq(database: Database, *, is_quick: bool) -> list[dict[str, Any]]:
+    from rq_section import rq
+
+    return [{"what": item.what, "value": item.value, "unit": item.unit} for item in rq(database, is_quick)]
 
 
-def _row(workload: str, count: int, who: str, all_runs: list[dict], ours: list[float]) -> str:
-    what, goal = _GOALS[workload]
-    good = [run for run in all_runs if "seconds" in run]
-    failed = [run["failed"] for run in all_runs if "failed" in run]
-    if not good:
-        return f"| {workload} {what} ({count:,}) | {who} | failed: {failed[0].replace('|', '/')} | | | |"
-    times = [1000 * run["seconds"] for run in good]
-    commits = statistics.median(run["seconds"] / run["commit"] for run in good)
-    ratio = f"{1000 * statistics.median(ours) / statistics.median(times):.2f}" if ours else ""
-    spread = f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})" + (
-        f", {len(failed)} of {len(all_runs)} failed" if failed else ""
-    )
-    return (
-        f"| {workload} {what} ({count:,}) | {who} | {spread} | {commits:.1f} | {ratio} | "
-        f"{goal if who == 'ours' else ''} |"
-    )
+def _keep(path: Path, results: dict[str, Any]) -> None:
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _write(page: Path, table: str) -> None:
-    head, _, rest = page.read_text().partition(_BEGIN)
-    if not rest:
-        raise RuntimeError(f"writing the table to {page}: it has no line {_BEGIN!r}; add it and {_END!r}")
-    page.write_text(f"{head}{_BEGIN}\n{table}{_END}{rest.partition(_END)[2]}")
-
-
-main()
+if __name__ == "__main__":
+    main()

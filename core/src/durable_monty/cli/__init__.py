@@ -1,7 +1,7 @@
 """The command line, `durable-monty`.
 
-Exit codes: 0; 1 if the execution failed, was cancelled or has no result yet; 2 if the command line, the configuration
-or the workflow cannot be used. Results go to stdout, everything else to stderr.
+Exit codes: 0; 1 if the execution failed, was cancelled or has no result yet, or `doctor` has found something; 2 if the
+command line, the configuration or the workflow cannot be used. Results go to stdout, everything else to stderr.
 
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import click
 
-from durable_monty.cli import looking, plugin, pruning, schedules, settings, starting, steering, working
+from durable_monty.cli import doctor, looking, plugin, pruning, schedules, settings, starting, steering, working
 from durable_monty.cli.commands import ExtensibleGroup
 
 
@@ -31,6 +31,7 @@ for command in (
     looking.show,
     looking.result,
     looking.cancel,
+    doctor.doctor,
     steering.signal,
     steering.pause,
     steering.resume,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from durable_monty import codec
 from durable_monty.cli.output import (
     FAILED,
     config_option,
@@ -21,6 +22,8 @@ from durable_monty.cli.output import (
     print_table,
     read_tags,
     read_time,
+    say,
+    say_line,
     shown_time,
 )
 
@@ -83,7 +86,7 @@ def list_(
     ]
     print_table(("execution", "status", "created", "ended", "tags"), rows)
     if len(found) == limit:
-        click.echo(f"there may be more: --before {found[-1]['cursor']}", err=True)
+        say(f"there may be more: --before {found[-1]['cursor']}", err=True)
 
 
 @click.command()
@@ -117,7 +120,7 @@ def show(execution_id: str, show_all: bool, as_json: bool, config_path: str | No
     _print_failures(failures)
     _print_source(workflow, set(waiting))
     if row.error:
-        click.echo(f"\n{row.error}")
+        say(f"\n{row.error}")
 
 
 @click.command()
@@ -142,7 +145,7 @@ def cancel(execution_id: str, reason: str | None, deadline_seconds: float, confi
     try:
         open_service(config_path).cancel(execution_id, reason, deadline_seconds)
     except ExecutionEnded as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(FAILED)
 
 
@@ -185,7 +188,7 @@ def _as_json(
                 "call_id": call.call_id,
                 "kind": call.kind.value,
                 "function": call.function,
-                "arguments": json.loads(call.arguments),
+                "arguments": _parsed(call.arguments),
                 "status": call.status.value,
                 "attempts": call.attempt,
                 "executor": call.executor,
@@ -195,7 +198,7 @@ def _as_json(
                 "policy": dict(call.policy or {}),
                 "limit_key": call.limit_key,
                 "expires_at": call.expires_at,
-                "progress": None if call.progress is None else json.loads(call.progress),
+                "progress": None if call.progress is None else _parsed(call.progress),
                 "line": call.line or None,
                 "created_at": call.created_at,
                 "ended_at": call.ended_at,
@@ -209,25 +212,25 @@ def _as_json(
 
 
 def _print_head(row: ExecutionRow, workflow: WorkflowRecord, tags: Mapping[str, str]) -> None:
-    click.echo(f"execution  {row.id}")
-    click.echo(f"workflow   {workflow.name} ({workflow.filename})")
-    click.echo(f"status     {row.status.value}")
-    click.echo(f"created    {shown_time(row.created_at)}")
+    say_line(f"execution  {row.id}")
+    say_line(f"workflow   {workflow.name} ({workflow.filename})")
+    say_line(f"status     {row.status.value}")
+    say_line(f"created    {shown_time(row.created_at)}")
     if row.ended_at is not None:
-        click.echo(f"ended      {shown_time(row.ended_at)}")
+        say_line(f"ended      {shown_time(row.ended_at)}")
     if row.deadline_at is not None:
-        click.echo(f"deadline   {shown_time(row.deadline_at)}")
+        say_line(f"deadline   {shown_time(row.deadline_at)}")
     if row.schedule is not None:
-        click.echo(f"schedule   {row.schedule}")
+        say_line(f"schedule   {row.schedule}")
     if tags:
-        click.echo(f"tags       {_shown_tags(tags)}")
+        say_line(f"tags       {_shown_tags(tags)}")
     if row.memo is not None:
-        click.echo(f"memo       {_short(row.memo)}")
+        say_line(f"memo       {_short(row.memo)}")
     if row.note:
-        click.echo(f"note       {row.note}")
-    click.echo(f"inputs     {_short(row.inputs)}")
+        say_line(f"note       {row.note}")
+    say_line(f"inputs     {_short(row.inputs)}")
     if row.output is not None:
-        click.echo(f"output     {_short(row.output)}")
+        say_line(f"output     {_short(row.output)}")
 
 
 def _print_waits(waits: Sequence[Wait]) -> None:
@@ -235,19 +238,19 @@ def _print_waits(waits: Sequence[Wait]) -> None:
     others = [wait for wait in waits if wait.kind != "function"]
     for wait in others[:_SHOWN_CALLS]:
         until = "" if wait.due_at is None else f", until {shown_time(wait.due_at)}"
-        click.echo(f"waits for  {wait}{until}")
+        say_line(f"waits for  {wait}{until}")
     if len(others) > _SHOWN_CALLS:
-        click.echo(f"waits for  {len(others) - _SHOWN_CALLS} more")
+        say_line(f"waits for  {len(others) - _SHOWN_CALLS} more")
     if len(waits) > len(others):
-        click.echo(f"waits for  {len(waits) - len(others)} calls of functions")
+        say_line(f"waits for  {len(waits) - len(others)} calls of functions")
 
 
 def _print_calls(calls: Sequence[CallRow], *, show_all: bool) -> None:
     shown = calls if show_all else calls[-_SHOWN_CALLS:]
     if len(shown) < len(calls):
-        click.echo(f"\nthe last {len(shown)} of {len(calls)} calls; --all shows every one")
+        say(f"\nthe last {len(shown)} of {len(calls)} calls; --all shows every one")
     elif calls:
-        click.echo("")
+        say()
     if not shown:
         return
     rows = [
@@ -288,7 +291,9 @@ def _print_open(calls: Sequence[CallRow]) -> None:
             wanted = ", ".join(f"{name}={value}" for name, value in call.policy.items() if name != "retry")
             lines += [f"call {call.call_id} has {wanted}"] if wanted else []
     if lines:
-        click.echo("\n" + "\n".join(lines[-2 * _SHOWN_CALLS :]))
+        say()
+        for line in lines[-2 * _SHOWN_CALLS :]:
+            say_line(line)
 
 
 def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
@@ -296,7 +301,7 @@ def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
 
     if not failures:
         return
-    click.echo("\nattempts that failed and were followed by another, or came too late:")
+    say("\nattempts that failed and were followed by another, or came too late:")
     rows = []
     for call_id, attempt, ended_at, text in failures[-_SHOWN_CALLS:]:
         failure = read_failure(text)
@@ -307,13 +312,21 @@ def _print_failures(failures: Sequence[tuple[int, int, float, str]]) -> None:
 
 
 def _print_source(workflow: WorkflowRecord, waiting: set[int]) -> None:
-    click.echo("")
+    say()
     for number, line in enumerate(workflow.user_source.split("\n"), workflow.first_line):
         mark = ">" if number in waiting else " "
-        click.echo(f"{mark} {number:4}  {line}".rstrip())
+        say(f"{mark} {number:4}  {line}".rstrip())
+
+
+def _parsed(text: str) -> Any:
+    """The JSON that the codec has written, tags and all."""
+    codec.check_readable(text)
+    return json.loads(text)
 
 
 def _short(text: str) -> str:
+    if isinstance(text, codec.Unreadable):
+        return f"({text.reason})"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -20,6 +21,9 @@ UNUSABLE = 2
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+# C0 and C1 controls, DEL, line separators, and the marks that turn the direction of writing around; surrogates.
+_NOT_IN_A_LINE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+_NOT_IN_A_TEXT = re.compile(_NOT_IN_A_LINE.pattern.replace("\\x00-\\x1f", "\\x00-\\x08\\x0b-\\x1f"))
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -40,9 +44,35 @@ class Group(click.Group):
             sys.exit(FAILED)
 
 
+def visible(text: str, *, is_line: bool = False) -> str:
+    r"""The text with what a terminal would obey instead of showing it written as an escape, such as `\x1b`.
+
+    Texts of users, of workflows and of what they talk to may hold sequences that recolour, retitle or type into a
+    terminal, and marks that change the order of what is read.
+
+    Args:
+        is_line: Write line ends and tabs as escapes as well, so that a text cannot pass for more lines than one.
+    """
+    return (_NOT_IN_A_LINE if is_line else _NOT_IN_A_TEXT).sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a text of one or more lines."""
+    click.echo(visible(str(text)), err=err)
+
+
+def say_line(text: object, *, err: bool = False) -> None:
+    """Print one line, whatever the text holds."""
+    click.echo(visible(str(text), is_line=True), err=err)
+
+
 def fail(message: str, code: int = UNUSABLE) -> NoReturn:
     """Say what is wrong on stderr and exit."""
-    click.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(code)
 
 
@@ -82,12 +112,21 @@ def set_up_logging(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("durable_monty").setLevel(logging.INFO if verbose else logging.WARNING)
     prints = logging.getLogger("durable_monty.prints")
-    prints.handlers = [logging.StreamHandler(sys.stderr)]
+    printed = logging.StreamHandler(sys.stderr)
+    printed.setFormatter(_Visible("%(message)s"))
+    prints.handlers = [printed]
     prints.setLevel(logging.INFO)
     prints.propagate = False
 
 
-class _Formatter(logging.Formatter):
+class _Visible(logging.Formatter):
+    """A record as a terminal may have it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+class _Formatter(_Visible):
     """The sentence, then the facts that came with it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base class names it
@@ -98,7 +137,13 @@ class _Formatter(logging.Formatter):
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    r"""JSON that a terminal shows and does not obey: control characters and the like stand as `\u001b`."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    return _NOT_IN_A_TEXT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain_json(value: Any) -> Any:
@@ -110,7 +155,8 @@ def plain_json(value: Any) -> Any:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Columns, each as wide as its widest cell."""
-    cells = [list(headings), *[["" if item is None else str(item) for item in row] for row in rows]]
+    shown = [["" if item is None else visible(str(item), is_line=True) for item in row] for row in rows]
+    cells = [list(headings), *shown]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -16,6 +16,7 @@ from durable_monty.cli.output import (
     print_json,
     print_table,
     read_time,
+    say,
     shown_time,
 )
 
@@ -144,4 +145,4 @@ def backfill(name: str, start: str, end: str, config_path: str | None) -> None:
     assert begin is not None
     assert until is not None
     for execution_id in open_service(config_path).backfill(name, begin, until):
-        click.echo(execution_id)
+        say(execution_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,13 @@ from durable_monty.cli.output import (
     UNUSABLE,
     Group,
     config_option,
+    fail,
     json_option,
+    json_text,
+    open_service,
     print_json,
     print_table,
+    say,
     set_up_logging,
 )
 
@@ -91,10 +94,10 @@ def check_executors(names: Sequence[str], as_json: bool, config_path: str | None
         print_json([item for item, _ in results])
     else:
         for item, findings in results:
-            click.echo(f"{item['name']} ({item['plugin']}): {item['status']}")
+            say(f"{item['name']} ({item['plugin']}): {item['status']}")
             for finding in findings:
                 remedy = f"; {finding.remedy}" if finding.remedy else ""
-                click.echo(f"  {finding.level}: {finding.message}{remedy}")
+                say(f"  {finding.level}: {finding.message}{remedy}")
     if any(item["status"] == "broken" for item, _ in results):
         sys.exit(UNUSABLE)
 
@@ -142,7 +145,7 @@ def show_config(as_json: bool, config_path: str | None) -> None:
         print_json(shown)
     else:
         for line in _toml_lines(shown, ()):
-            click.echo(line)
+            say(line)
 
 
 @config.command("check")
@@ -166,7 +169,7 @@ def check_config(as_json: bool, config_path: str | None) -> None:
     if as_json:
         print_json({"file": str(file) if file else None, "status": "ok"})
     else:
-        click.echo(f"ok: {file or 'no configuration file, the defaults hold'}")
+        say(f"ok: {file or 'no configuration file, the defaults hold'}")
 
 
 @config.command("schema")
@@ -187,7 +190,7 @@ def _settings(names: Iterable[str], class_of: Callable[[str], Any], what: str) -
         try:
             found[name] = class_of(name).Settings
         except PluginError as error:
-            click.echo(f"warning: the schema lacks the settings of {what}: {error}", err=True)
+            say(f"warning: the schema lacks the settings of {what}: {error}", err=True)
     return found
 
 
@@ -205,7 +208,26 @@ def upgrade(config_path: str | None) -> None:
 
     chosen = config.load(config_path)
     store = open_store(chosen.store.url, synchronous=chosen.store.synchronous)
-    click.echo(f"{store.url}: {HEAD}")
+    say(f"{store.url}: {HEAD}")
+
+
+@db.command("reencrypt")
+@click.option("--plain", is_flag=True, help="Decrypt everything instead.")
+@config_option
+def reencrypt(plain: bool, config_path: str | None) -> None:
+    """Rewrite what is stored with the current encryption key, and print how many rows.
+
+    Workers may run meanwhile. Killed at any moment, the same command goes on.
+    """
+    service = open_service(config_path)
+    if service.runtime.config.cipher_name is None:
+        fail("rewriting what is stored: no encryption is configured; set [security] encryption_key")
+    if service.runtime.config.encryption_keys.current is not None and plain:
+        fail(
+            "decrypting what is stored: [security] encryption_key is set, so that workers encrypt; move the key to "
+            "previous_encryption_keys everywhere before"
+        )
+    click.echo(sum(service.runtime.store.reencrypt(is_plain=plain)))
 
 
 @db.command("current")
@@ -220,16 +242,14 @@ def current(as_json: bool, config_path: str | None) -> None:
     if as_json:
         print_json({"current": found, "newest": HEAD})
     else:
-        click.echo(f"{found or 'none'} (newest: {HEAD})")
+        say(f"{found or 'none'} (newest: {HEAD})")
 
 
 def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     lines = [f"[{'.'.join(map(_key, path))}]"] if path and plain else []
     for key, value in plain.items():
-        lines.append(
-            f"# {key} is not set" if value is None else f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
-        )
+        lines.append(f"# {key} is not set" if value is None else f"{_key(key)} = {json_text(value)}")
     if lines:
         lines.append("")
     for key, value in table.items():
@@ -239,4 +259,4 @@ def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def _key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+    return key if key.replace("_", "").replace("-", "").isalnum() else json_text(key)

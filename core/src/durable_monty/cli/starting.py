@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from durable_monty.cli.output import FAILED, config_option, fail, open_service, plain_json, print_json
+from durable_monty.cli.output import FAILED, config_option, fail, open_service, plain_json, print_json, say
 
 if TYPE_CHECKING:
     from durable_monty.service import OrchestratorService
@@ -70,7 +70,7 @@ def start(
 ) -> None:
     """Store a new execution for a worker to run, and print its id."""
     service = open_service(config_path, verbose=context.obj["verbose"])
-    click.echo(_start(service, target, inputs, functions, execution_id, check=not no_check))
+    say(_start(service, target, inputs, functions, execution_id, check=not no_check))
 
 
 def _start(
@@ -107,12 +107,12 @@ def print_end(service: OrchestratorService, execution_id: str, *, resume: bool =
         print_json(plain_json(found["output"]))
         return
     if status == "failed":
-        click.echo(found["error"], err=True)
+        say(found["error"], err=True)
     elif status == "cancelled":
-        click.echo(f"execution {execution_id!r} was cancelled: {found['error'] or ''}", err=True)
+        say(f"execution {execution_id!r} was cancelled: {found['error'] or ''}", err=True)
     elif status == "paused":
-        click.echo(f"execution {execution_id!r} is paused: {found['note'] or ''}", err=True)
+        say(f"execution {execution_id!r} is paused: {found['note'] or ''}", err=True)
     else:
         hint = "the same command goes on" if resume else f"go on with the same command and --id {execution_id}"
-        click.echo(f"execution {execution_id!r} has not ended, it is {status}; {hint}", err=True)
+        say(f"execution {execution_id!r} has not ended, it is {status}; {hint}", err=True)
     sys.exit(FAILED)

@@ -14,6 +14,7 @@ from durable_monty.cli.output import (
     config_option,
     fail,
     json_option,
+    json_text,
     open_service,
     plain_json,
     print_json,
@@ -79,7 +80,7 @@ def published(execution_id: str, key: str | None, as_json: bool, config_path: st
     elif as_json:
         print_json({name: plain_json(value) for name, value in values.items()})
     else:
-        rows = [(name, json.dumps(plain_json(value), ensure_ascii=False)) for name, value in values.items()]
+        rows = [(name, json_text(plain_json(value))) for name, value in values.items()]
         print_table(("key", "value"), rows)
 
 
@@ -97,7 +98,7 @@ def stream(execution_id: str, name: str, offset: int, follow: bool, config_path:
         is_over = not follow or service.runtime.store.execution(execution_id).status.is_terminal
         while items := service.read_stream(execution_id, name, offset, _PAGE):
             for _, value in items:
-                click.echo(json.dumps(plain_json(value), ensure_ascii=False))
+                click.echo(json_text(plain_json(value)))
             offset += len(items)
         if is_over:
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pydantic_monty import MontyCrashedError as SandboxCrashed
 from pydantic_monty import MontyError as SandboxError
 
+from durable_monty.interpreter.budget import DEFAULT_MAX_VALUE_BYTES, Limits, too_large
 from durable_monty.interpreter.check import check_source
-from durable_monty.interpreter.pool import Interpreter, Limits
-from durable_monty.interpreter.session import Announced, Answer, Mark, Progress, Raised, Session
+from durable_monty.interpreter.pool import Interpreter
+from durable_monty.interpreter.session import Announced, Answer, Mark, Progress, Raised, Session, UndumpableState
 from durable_monty.interpreter.sourcemap import SourceMap
 
 __all__ = [
+    "DEFAULT_MAX_VALUE_BYTES",
     "Announced",
     "Answer",
     "Interpreter",
@@ -22,5 +24,7 @@ __all__ = [
     "SandboxError",
     "Session",
     "SourceMap",
+    "UndumpableState",
     "check_source",
+    "too_large",
 ]

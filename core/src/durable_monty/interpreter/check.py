@@ -48,6 +48,9 @@ def check_source(interpreter: Interpreter, source: str, lines: Sequence[int], st
             return [report.problem(frame.line if frame else 2, frame.column if frame else 1, error.display("msg"))]
         except monty.MontySyntaxError as error:
             return [report.problem(2, 1, str(error))]
+        except monty.MontyError as error:
+            # The process that checks has run out of time or memory, and was ended.
+            return [report.problem(2, 1, f"it is too large or too deeply nested to be checked: {error}")]
     return []
 
 

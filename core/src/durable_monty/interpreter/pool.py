@@ -9,11 +9,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pydantic_monty as monty
 
+from durable_monty.interpreter.budget import Budget, Limits
 from durable_monty.interpreter.session import Session
 
 if TYPE_CHECKING:
@@ -25,23 +25,6 @@ MAX_SUSPENSIONS = 10**7
 
 def _utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one execution may use; frozen into it at its first start.
-
-    Attributes:
-        max_memory_bytes: Heap of the sandboxed program.
-        max_turn_seconds: Longest stretch between two suspensions.
-        request_timeout_seconds: When a sandbox process that does not answer is killed; the backstop of the turn limit.
-        processes: Most sandbox processes of this process; one suspended execution kept at hand occupies one.
-    """
-
-    max_memory_bytes: int = 256 * 1024 * 1024
-    max_turn_seconds: float = 10.0
-    request_timeout_seconds: float = 20.0
-    processes: int = 4
 
 
 class Interpreter:
@@ -93,7 +76,7 @@ class Interpreter:
                 },
             )
         )
-        return Session(raw, stack, functions, line_of, self._now, on_print)
+        return Session(raw, stack, functions, line_of, self._now, on_print, Budget(self.limits))
 
     @contextmanager
     def checkout(self, **options: Any) -> Iterator[monty.MontySession]:

@@ -18,6 +18,7 @@ import pydantic_monty as monty
 from durable_monty import codec
 from durable_monty.errors import EncodeError
 from durable_monty.interpreter import operations, scopes
+from durable_monty.interpreter.budget import Budget, OverLimit
 from durable_monty.interpreter.operations import FLOW, MAX_SECONDS
 from durable_monty.interpreter.values import UnawaitedCall, from_sandbox, to_answer, unawaited
 from durable_monty.models import Failure
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 _CLOCKS = frozenset({"datetime.now", "date.today", "time.time"})
 _TIMERS = frozenset({"asyncio.sleep", "time.sleep"})
 _IMPORTS = frozenset({"import", "import_stubs"})
+_MAX_BATCH_CHARACTERS = 64 * 1024 * 1024
+"""Monty takes no more than 256 MiB at a time."""
+_LIMIT_SETTINGS = {
+    "memory limit": "[interpreter] max_memory_bytes",
+    "time limit": "[interpreter] max_turn_seconds",
+    "suspension limit": "start what goes on for ever as a new execution now and then",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,19 @@ class Raised:
     is_limit: bool = False
 
 
+class UndumpableState(Exception):
+    """The state of a workflow at a suspension cannot be had.
+
+    Attributes:
+        raised: Why, as if the workflow had raised it.
+    """
+
+    def __init__(self, raised: Raised) -> None:
+        message = f"the state of the workflow cannot be stored: {raised.message}"
+        self.raised = Raised(raised.type, message, is_limit=True)
+        super().__init__(message)
+
+
 @dataclass(slots=True)
 class Progress:
     """What one advance did.
@@ -144,6 +165,7 @@ class Session:
         line_of: Callable[[int], int],
         now: Callable[[], dt.datetime],
         on_print: Callable[[str], None],
+        budget: Budget,
     ) -> None:
         self._raw = raw
         self._stack = stack
@@ -151,10 +173,15 @@ class Session:
         self._line_of = line_of
         self._now = now
         self._on_print = on_print
+        self._budget = budget
         self._recorded_clocks: Mapping[int, str] = {}
         self._position: Any = None
         self._scope = ""
         self._is_scoped = any(ref.path == f"{FLOW}._open" for ref in functions.values())
+
+    def begin_turn(self, open_calls: int) -> None:
+        """Count anew what a turn may use; so many calls are open."""
+        self._budget.begin(open_calls)
 
     def start(
         self, source: str, inputs: Mapping[str, Any], recorded_clocks: Mapping[int, str] | None = None
@@ -181,8 +208,15 @@ class Session:
         self._position = self._raw.load_snapshot(state, print_callback=self._print)
 
     def dump(self) -> bytes:
-        """The state at this suspension; the session stays usable."""
-        state: bytes = self._position.dump()
+        """The state at this suspension; the session stays usable.
+
+        Raises:
+            UndumpableState: It takes more memory than a sandbox process may have.
+        """
+        try:
+            state: bytes = self._position.dump()
+        except monty.MontyRuntimeError as error:
+            raise UndumpableState(_raised(error)) from error
         return state
 
     @property
@@ -227,10 +261,11 @@ class Session:
 
     def _next_batch(self, waiting: Mapping[int, Answer]) -> list[Answer]:
         wanted = self.pending_call_ids
+        takeable = [answer for answer in waiting.values() if answer.call_id in wanted]
         if not self._is_scoped:
-            return [answer for answer in waiting.values() if answer.call_id in wanted]
+            return _within_a_frame(takeable)
         # One at a time: only then is it known which task goes on.
-        return [answer for answer in waiting.values() if answer.call_id in wanted][:1]
+        return takeable[:1]
 
     def deliver(self, batch: Sequence[Answer], progress: Progress) -> None:
         """Deliver these answers in one resume; each must be one of `pending_call_ids`."""
@@ -238,6 +273,7 @@ class Session:
         self._scope = batch[0].scope
         results = {answer.call_id: answer.as_result() for answer in batch}
         progress.batches.append(list(results))
+        self._budget.delivered(len(results))
         if isinstance(position, monty.FunctionSnapshot):
             self._run(progress, lambda: position.resume(results[position.call_id]))
         else:
@@ -253,7 +289,9 @@ class Session:
         self._stack.close()
 
     def _print(self, _stream: str, text: str) -> None:
-        self._on_print(text)
+        shown = self._budget.shown(text)
+        if shown:
+            self._on_print(shown)
 
     def _run(self, progress: Progress, first: Callable[[], Any]) -> None:
         """Answer suspensions until the workflow waits for an outcome or ends."""
@@ -261,11 +299,13 @@ class Session:
             position = first()
             while True:
                 if isinstance(position, monty.FunctionSnapshot):
+                    self._budget.suspend()
                     following = self._on_call(position, progress)
                     if following is None:
                         break
                     position = following
                 elif isinstance(position, monty.NameLookupSnapshot):
+                    self._budget.suspend()
                     position = self._on_name(position)
                 else:
                     break
@@ -274,6 +314,11 @@ class Session:
             progress.is_finished = True
             progress.raised = _raised(error)
             return
+        except OverLimit as error:
+            self._position = None
+            progress.is_finished = True
+            progress.raised = Raised(error.type, str(error), is_limit=True)
+            return
         self._position = position
         if isinstance(position, monty.MontyComplete):
             self._finish(position, progress)
@@ -281,11 +326,14 @@ class Session:
     def _finish(self, position: monty.MontyComplete, progress: Progress) -> None:
         progress.is_finished = True
         try:
-            progress.output = codec.dumps(_taken_out(lambda: position.output, "result"), path="result")
+            output = codec.dumps(_taken_out(lambda: position.output, "result"), path="result")
+            progress.output = self._budget.fit(output, "the result of the workflow")
         except UnawaitedCall as unawaited:
             progress.raised = Raised("RuntimeError", self._forgot(unawaited, progress, "the result"))
         except EncodeError as error:
             progress.raised = Raised("TypeError", str(error))
+        except ValueError as error:
+            progress.raised = Raised("ValueError", str(error))
 
     def _forgot(self, unawaited: UnawaitedCall, progress: Progress, where: str) -> str:
         made = next((call for call in progress.announced if call.call_id == unawaited.call_id), None)
@@ -308,14 +356,14 @@ class Session:
         if reference is None:
             return position.resume({"exc_type": "NameError", "message": f"name '{name}' is not defined"})
         operation = reference.path.removeprefix(f"{FLOW}.") if reference.path.startswith(f"{FLOW}.") else None
-        if operation in operations.MARKS:
-            return position.resume({"return_value": self._mark(operation, position, progress)})
         try:
+            if operation in operations.MARKS:
+                return position.resume({"return_value": self._mark(operation, position, progress)})
             args, kwargs = self._arguments(position)
             if operation is not None:
                 return self._on_operation(position, operations.read(operation, args, kwargs), args, kwargs, progress)
             policy = call_overrides(kwargs.pop(OPTIONS)) if OPTIONS in kwargs else None
-            arguments = _arguments_text(args, kwargs)
+            arguments = self._arguments_text(name, args, kwargs)
         except UnawaitedCall as unawaited:
             message = self._forgot(unawaited, progress, f"an argument of {name}()")
             return position.resume({"exc_type": "RuntimeError", "message": message})
@@ -347,7 +395,7 @@ class Session:
             progress,
             operation.kind,
             operation.target,
-            _arguments_text(args, kwargs),
+            self._arguments_text(f"{position.function_name}", args, kwargs),
             blocking=operation.blocking,
             seconds=operation.seconds,
             answer="null" if operation.is_answered else None,
@@ -356,17 +404,18 @@ class Session:
 
     def _mark(self, what: str, position: monty.FunctionSnapshot, progress: Progress) -> str | None:
         """Take note of where a task runs, and answer."""
+        said = operations.read_mark(what, position.args, position.kwargs)
+        subject = said.subject
         if what == "_here":
-            if position.args:
+            if said.awaitables is not None:
                 # What was called before a race began, and is awaited within it, runs in it.
-                progress.marks.append(Mark("_open", self._scope, _calls_among(position.args[0])))
+                progress.marks.append(Mark("_open", self._scope, _calls_among(said.awaitables)))
             return self._scope
         if what == "_box":
             return str(position.call_id)
-        subject = str(position.args[0])
         if what == "_open":
             subject = self._scope = scopes.inner(subject, position.call_id)
-            progress.marks.append(Mark(what, subject, _calls_among(position.args[1])))
+            progress.marks.append(Mark(what, subject, _calls_among(said.awaitables or ())))
             return subject
         if what == "_enter":
             self._scope = subject
@@ -389,10 +438,15 @@ class Session:
         answer: str | None = None,
         policy: Mapping[str, Any] | None = None,
     ) -> None:
+        self._budget.announce(is_answered=answer is not None)
         line = self._line_of(position.position.start)
         progress.announced.append(
             Announced(position.call_id, kind, function, arguments, line, blocking, seconds, answer, self._scope, policy)
         )
+
+    def _arguments_text(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        text = f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
+        return self._budget.fit(text, f"what is passed to {name}()")
 
     def _arguments(self, position: monty.FunctionSnapshot) -> tuple[list[Any], dict[str, Any]]:
         args, kwargs = _taken_out(lambda: [list(position.args), position.kwargs], "the arguments")
@@ -434,8 +488,14 @@ def _calls_among(awaitables: Sequence[Any]) -> tuple[int, ...]:
     return tuple(call_id for item in awaitables if (call_id := unawaited(item)) is not None)
 
 
-def _arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    return f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
+def _within_a_frame(answers: Sequence[Answer]) -> list[Answer]:
+    """The first answers that go into the sandbox together; what is large goes in parts."""
+    size = 0
+    for count, answer in enumerate(answers):
+        size += len(answer.value_text or "")
+        if count and size > _MAX_BATCH_CHARACTERS:
+            return list(answers[:count])
+    return list(answers)
 
 
 def _taken_out(read: Callable[[], Any], what: str) -> Any:
@@ -468,5 +528,8 @@ def _stand_in(name: str) -> Callable[[], None]:
 def _raised(error: monty.MontyRuntimeError) -> Raised:
     kind, _, message = error.display("type-msg").partition(": ")
     text = error.display("msg")
-    is_limit = "limit exceeded" in text or "memory limit" in text
+    setting = next((setting for words, setting in _LIMIT_SETTINGS.items() if words in text), None)
+    is_limit = setting is not None and ("exceeded" in text or "terminated" in text)
+    if is_limit:
+        text = f"{text} ({setting})"
     return Raised(kind.strip(), text if text else message, tuple(error.traceback()), is_limit)

@@ -33,6 +33,10 @@ _ONLY_INSIDE_BEGINS = ("<", "dict_")
 class SandboxObject:
     """Stands for a class, function, module or iterator of the sandbox; no codec carries it."""
 
+    def __repr__(self) -> str:
+        # Not the usual one: errors that the workflow sees may quote it, and are not to tell an address of this process.
+        return "<an object of the sandbox>"
+
 
 class UnawaitedCall(Exception):
     """A call that was not awaited was used as a value.

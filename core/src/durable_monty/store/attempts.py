@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
+from durable_monty.codec import check_readable
 from durable_monty.models import CallStatus, Failure, job_id_of
 from durable_monty.records import NextAttempt
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls
+from durable_monty.store.vault import vault_of
 
 
 def failure_text(failure: Failure) -> str:
@@ -20,6 +22,7 @@ def failure_text(failure: Failure) -> str:
 
 def read_failure(text: str) -> Failure:
     """A stored failure."""
+    check_readable(text)
     values = json.loads(text)
     return Failure(**{**values, "bases": tuple(values.get("bases", ()))})
 
@@ -72,6 +75,8 @@ def record_attempt(connection: Connection, item: NextAttempt) -> None:
                 call_id=item.call_id,
                 attempt=item.attempt,
                 ended_at=item.ended_at,
-                failure=failure_text(item.failure),
+                failure=vault_of(connection).hide(
+                    failure_text(item.failure), f"failure {item.attempt}", item.execution_id, item.call_id
+                ),
             )
         )

@@ -10,17 +10,20 @@ from sqlalchemy import Connection
 from durable_monty.records import CallRow, Claimed, ExecutionRow, Snapshot, WorkflowRecord
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
-from durable_monty.store.rows import call_row, execution_row, snapshot_record
+from durable_monty.store.rows import CALL_COLUMNS, EXECUTION_COLUMNS, call_row, execution_row, snapshot_record
+from durable_monty.store.vault import vault_of
 
 # Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since.
-_CLAIM = """
+# Columns by name, here and elsewhere: PostgreSQL refuses a statement that it has parsed before if a newer version has
+# added a column to what `*` stands for, and a worker that runs would be of no more use.
+_CLAIM = f"""
 UPDATE executions SET worker = :worker, status = 'running' WHERE id IN (
     SELECT id FROM executions
-    WHERE {chosen} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
-        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
+    WHERE {{chosen}} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
+        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {{FOR SHARE}})
             OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))
-    ORDER BY wake_at LIMIT :limit {FOR UPDATE SKIP LOCKED}
-) RETURNING *
+    ORDER BY wake_at LIMIT :limit {{FOR UPDATE SKIP LOCKED}}
+) RETURNING {", ".join(EXECUTION_COLUMNS)}
 """
 _CLAIM_DUE = Fixed(_CLAIM.replace("{chosen}", "wake_at <= :now"))
 _CLAIM_THESE = Fixed(_CLAIM.replace("{chosen}", f"id IN {THESE}"))
@@ -30,7 +33,7 @@ SELECT execution_id, version, monty_version, format, digest, {{snapshot|CAST(sna
 FROM snapshots WHERE execution_id IN {THESE}
 """)
 _UNDELIVERED = Fixed(f"""
-SELECT * FROM calls WHERE execution_id IN {THESE} AND batch IS NULL ORDER BY ended_at, call_id
+SELECT {", ".join(CALL_COLUMNS)} FROM calls WHERE execution_id IN {THESE} AND batch IS NULL ORDER BY ended_at, call_id
 """)
 
 
@@ -53,7 +56,7 @@ class Claiming:
                 found = _CLAIM_DUE.mappings(connection, {**parameters, "now": now})
             else:
                 found = _CLAIM_THESE.mappings(connection, {**parameters, "ids": json.dumps(list(ids))})
-            return self._load(connection, [execution_row(row) for row in found])
+            return self._load(connection, [execution_row(row, self._connections.vault) for row in found])
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""
@@ -66,10 +69,10 @@ class Claiming:
         found = _snapshots(connection, begun) if begun else {}
         live: dict[str, dict[int, CallRow]] = {row.id: {} for row in rows}
         for row in _UNDELIVERED.mappings(connection, {"ids": json.dumps(begun)}) if begun else ():
-            live[row["execution_id"]][row["call_id"]] = call_row(row)
+            live[row["execution_id"]][row["call_id"]] = call_row(row, self._connections.vault)
         return [Claimed(row, self._workflow(connection, row.workflow), found.get(row.id), live[row.id]) for row in rows]
 
 
 def _snapshots(connection: Connection, ids: Sequence[str]) -> dict[str, Snapshot]:
     rows = _SNAPSHOTS.mappings(connection, {"ids": json.dumps(ids)})
-    return {row["execution_id"]: snapshot_record(row) for row in rows}
+    return {row["execution_id"]: snapshot_record(row, vault_of(connection)) for row in rows}

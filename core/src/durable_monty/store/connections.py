@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from durable_monty.errors import StoreError, StoreUnreachable
 from durable_monty.store.engines import shown
+from durable_monty.store.vault import Vault, attach
 
 
 class Connections:
@@ -24,6 +25,8 @@ class Connections:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.vault = Vault()
+        attach(self.vault, engine)
         # Its errors: the hot path uses the driver's connection, so that SQLAlchemy does not see them.
         self._driver: Any = engine.dialect.loaded_dbapi
         # SQLite shows a transaction one state of the database; PostgreSQL shows each of its statements the latest, so

@@ -18,6 +18,7 @@ from durable_monty.store.attempts import failure_text
 from durable_monty.store.rows import execution_values
 from durable_monty.store.schema import calls, executions
 from durable_monty.store.signals import buffer, end_call, match
+from durable_monty.store.vault import vault_of
 
 _MAX_ID_CHARACTERS = 100
 _ENDED = tuple(status.value for status in ExecutionStatus if status.is_terminal)
@@ -119,7 +120,7 @@ class Effects:
             parent_call=call.call_id if call.kind is CallKind.CHILD else None,
             parent_close=parent_close,
         )
-        self._connection.execute(insert(executions).values(execution_values(row)))
+        self._connection.execute(insert(executions).values(execution_values(row, vault_of(self._connection))))
         self.is_more = True
         return None if call.kind is CallKind.CHILD else codec.dumps(id_)
 

@@ -12,16 +12,27 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
 from durable_monty.errors import ConfigError, StoreUnreachable
+from durable_monty.explain import mask_text
 
 SYNCHRONOUS_LEVELS = ("EXTRA", "FULL", "NORMAL")
 _BUSY_TIMEOUT_SECONDS = 30.0
+# Without them a server that vanishes, or a network that swallows everything, is noticed after minutes or never.
+_NOTICING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Parameters of libpq: in seconds, the last one in milliseconds."""
 
 
 def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
     """An engine for `url`, set up for durable writes. Nothing is connected yet.
 
     Args:
-        url: `sqlite:///file.db`, `sqlite:///:memory:` (this process only) or `postgresql://...` (psycopg 3).
+        url: `sqlite:///file.db`, `sqlite:///:memory:` (this process only) or `postgresql://...` (psycopg 3), where its
+            query may hold libpq's parameters, such as `?connect_timeout=3`.
         synchronous: SQLite only: `FULL` syncs every commit; `NORMAL` may lose the last commits on power loss.
 
     Raises:
@@ -37,18 +48,19 @@ def open_engine(url: str, *, synchronous: str = "FULL") -> Engine:
 
 def shown(url: URL) -> str:
     """A database's URL as people write it: without the password, and without the driver that was chosen for them."""
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    return mask_text(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
 
 
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # Not `from error`: that one quotes the whole of it.
         raise ConfigError(
-            f"[store] url is {url!r}, which is not a database URL; write for example "
+            f"[store] url is {mask_text(url)!r}, which is not a database URL; write for example "
             "'sqlite:///durable-monty.db' or 'postgresql://user@host/database'"
-        ) from error
+        ) from None
     if backend not in ("sqlite", "postgresql"):
         raise ConfigError(
             f"[store] url names the database system {backend!r}; durable-monty works on sqlite and postgresql"
@@ -57,8 +69,9 @@ def _parse(url: str) -> URL:
 
 
 def _postgresql(url: URL) -> Engine:
+    noticing = {name: value for name, value in _NOTICING.items() if name not in url.query}
     try:
-        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=noticing)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(
             f"opening {shown(url)!r}: the PostgreSQL driver psycopg is not installed; "

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam, text
 from durable_monty.limits import SECONDS_PER_PRIORITY, Limit
 from durable_monty.records import DueCall
 from durable_monty.store.connections import Connections
-from durable_monty.store.rows import call_row
+from durable_monty.store.rows import CALL_COLUMNS, call_row
 
 RANK = f"due_at - {SECONDS_PER_PRIORITY} * priority"
 """What calls that wait are ordered by: a call of priority 1 is ahead of those that were due up to a minute earlier."""
@@ -58,7 +58,7 @@ WHERE (execution_id, call_id) IN (
     WHERE {_LIMITED} AND status = 'pending' AND limit_key = :key
         AND executor || '' = :executor AND due_at + 0.0 <= :now
     ORDER BY {RANK} LIMIT :room %s
-) RETURNING *
+) RETURNING {", ".join(CALL_COLUMNS)}
 """
 _SPEND = text("UPDATE limits SET tokens = :tokens, updated_at = :now WHERE key = :key")
 _SWEEP = text("DELETE FROM limits WHERE updated_at < :before")
@@ -139,7 +139,7 @@ class Limits:
 
     def _calls(self, connection: Connection, parameters: dict[str, Any]) -> Sequence[DueCall]:
         rows = connection.execute(self._claim, parameters).mappings().all()
-        return in_order(DueCall(row["execution_id"], call_row(row)) for row in rows)
+        return in_order(DueCall(row["execution_id"], call_row(row, self._connections.vault)) for row in rows)
 
 
 def in_order(calls: Iterable[DueCall]) -> list[DueCall]:

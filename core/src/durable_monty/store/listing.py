@@ -51,11 +51,14 @@ class Listing:
         with self._connections.read() as connection:
             if chosen.workflow is None:
                 rows = connection.execute(page_query(chosen, limit)).mappings().all()
-                return [execution_row(row) for row in rows]
+                return [execution_row(row, self._connections.vault) for row in rows]
             # One walk per source that has had this name, because no index is ordered over several of them.
             named = select(workflows.c.digest).where(workflows.c.name == chosen.workflow)
             pages = [
-                [execution_row(row) for row in connection.execute(page_query(chosen, limit, digest)).mappings()]
+                [
+                    execution_row(row, self._connections.vault)
+                    for row in connection.execute(page_query(chosen, limit, digest)).mappings()
+                ]
                 for digest in connection.scalars(named).all()
             ]
         merged = heapq.merge(*pages, key=lambda row: (row.created_at, row.id), reverse=True)

@@ -17,6 +17,8 @@ HEAD = "0002"
 """The newest revision that this code knows."""
 
 _VERSION_TABLE = "alembic_version"
+_DEADLOCK = "40P01"
+_MOST_ATTEMPTS = 5
 
 
 def current(engine: Engine) -> str | None:
@@ -44,12 +46,18 @@ def upgrade(engine: Engine) -> None:
         )
     if revision is None:
         _refuse_foreign_tables(engine)
-    try:
-        _run(engine)
-    except (OperationalError, ProgrammingError, IntegrityError):
-        # Another process may have created the same tables a moment earlier.
-        if current(engine) != HEAD:
-            raise
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
+        try:
+            _run(engine)
+        except (OperationalError, ProgrammingError, IntegrityError) as error:
+            # Another process may have created the same tables a moment earlier.
+            if current(engine) == HEAD:
+                return
+            # Workers that run lock the same tables in another order, and PostgreSQL ends one of the two.
+            if attempt == _MOST_ATTEMPTS or getattr(error.orig, "sqlstate", None) != _DEADLOCK:
+                raise
+        else:
+            return
 
 
 def _run(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from durable_monty.models import ExecutionStatus
 from durable_monty.store.connections import Connections
 from durable_monty.store.schema import attempts, calls, executions, tags, workflows
 from durable_monty.store.starting import forget, is_awaited
+from durable_monty.store.vault import vault_of
 
 ENDED = tuple(status.value for status in ExecutionStatus if status.is_terminal)
 """Statuses of executions that have ended."""
@@ -107,11 +108,18 @@ def _read(connection: Connection, execution_id: str, ended_at: float) -> Ended |
         return None
     source = select(workflows.c.digest, workflows.c.name, workflows.c.filename, workflows.c.user_source)
     workflow = connection.execute(source.where(workflows.c.digest == row["workflow"])).mappings().one()
+    vault = vault_of(connection)
     of_it: dict[str, list[dict[str, Any]]] = {}
     for table, order in ((calls, (calls.c.call_id,)), (attempts, (attempts.c.call_id, attempts.c.attempt))):
         found = connection.execute(select(table).where(table.c.execution_id == execution_id).order_by(*order))
         of_it[table.name] = [dict(item) for item in found.mappings()]
     found_tags = connection.execute(select(tags.c.name, tags.c.value).where(tags.c.execution_id == execution_id))
+    execution = dict(row)
+    vault.show_execution(execution)
+    for call in of_it["calls"]:
+        vault.show_call(execution_id, call)
+    for item in of_it["attempts"]:
+        item["failure"] = vault.show(item["failure"], f"failure {item['attempt']}", execution_id, item["call_id"])
     return Ended(
-        dict(row), dict(workflow), of_it["calls"], of_it["attempts"], {item.name: item.value for item in found_tags}
+        execution, dict(workflow), of_it["calls"], of_it["attempts"], {item.name: item.value for item in found_tags}
     )

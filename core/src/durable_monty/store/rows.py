@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from durable_monty.codec import Unreadable
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.policies import CallPolicy
 from durable_monty.records import (
@@ -22,6 +23,7 @@ from durable_monty.records import (
     Turn,
     WorkflowRecord,
 )
+from durable_monty.store.vault import Vault
 
 _CALL_FIELDS = tuple(field.name for field in dataclasses.fields(CallRow))
 CALL_COLUMNS = ("execution_id", *_CALL_FIELDS)
@@ -81,9 +83,10 @@ def call_values(execution_id: str, call: CallRow) -> dict[str, Any]:
     return values
 
 
-def call_row(row: RowMapping | Mapping[str, Any]) -> CallRow:
+def call_row(row: RowMapping | Mapping[str, Any], vault: Vault) -> CallRow:
     """A call from its row."""
     values = {name: row[name] for name in _CALL_FIELDS}
+    vault.show_call(row["execution_id"], values)
     values["kind"] = CallKind(values["kind"])
     values["status"] = CallStatus(values["status"])
     values["blocking"] = bool(values["blocking"])
@@ -92,25 +95,30 @@ def call_row(row: RowMapping | Mapping[str, Any]) -> CallRow:
     return CallRow(**values)
 
 
-def execution_values(row: ExecutionRow) -> dict[str, Any]:
+def execution_values(row: ExecutionRow, vault: Vault) -> dict[str, Any]:
     """The row of an execution."""
     values = {name: getattr(row, name) for name in EXECUTION_COLUMNS}
     values["status"] = str(row.status)
     values["is_cancel_delivered"] = int(row.is_cancel_delivered)
-    return values
+    return vault.hide_execution(values)
 
 
-def execution_row(row: RowMapping | Mapping[str, Any]) -> ExecutionRow:
+def execution_row(row: RowMapping | Mapping[str, Any], vault: Vault) -> ExecutionRow:
     """An execution from its row."""
     values = {name: row[name] for name in EXECUTION_COLUMNS}
+    vault.show_execution(values)
+    if isinstance(values["error"], Unreadable):
+        # For people only, who are told why they cannot read it.
+        values["error"] = values["error"].reason
     values["status"] = ExecutionStatus(values["status"])
     values["is_cancel_delivered"] = bool(values["is_cancel_delivered"])
     return ExecutionRow(**values)
 
 
-def snapshot_record(row: RowMapping | Mapping[str, Any]) -> Snapshot:
+def snapshot_record(row: RowMapping | Mapping[str, Any], vault: Vault) -> Snapshot:
     """A snapshot from its row."""
-    return Snapshot(row["version"], row["monty_version"], row["format"], bytes(row["digest"]), bytes(row["snapshot"]))
+    stored = Snapshot(row["version"], row["monty_version"], row["format"], bytes(row["digest"]), bytes(row["snapshot"]))
+    return vault.show_snapshot(row["execution_id"], stored)
 
 
 def turn_values(turn: Turn, worker: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from durable_monty.store.notices import insert_or_ignore, tell
 from durable_monty.store.rows import execution_values
 from durable_monty.store.schema import executions, schedules
 from durable_monty.store.starting import LIVING, save_workflow
+from durable_monty.store.vault import Vault, vault_of
+from durable_monty.texts import is_storable
 
 _MOST_FIRED = 50
 
@@ -77,23 +79,30 @@ class Schedules:
         """
         with self._connections.write() as connection:
             query = select(schedules).where(schedules.c.name == row.name)
-            statement = insert_or_ignore(connection, schedules).values(_values(row)).returning(schedules.c.name)
+            statement = (
+                insert_or_ignore(connection, schedules)
+                .values(_values(row, vault_of(connection)))
+                .returning(schedules.c.name)
+            )
             if connection.execute(statement).first() is None:
-                return _row(connection.execute(query).mappings().one())
+                return _row(connection.execute(query).mappings().one(), vault_of(connection))
             save_workflow(connection, workflow, checked_at)
             tell(connection)
         return None
 
     def get(self, name: str) -> ScheduleRow | None:
         """One schedule, or None."""
+        if not is_storable(name):
+            return None
         with self._connections.read() as connection:
             row = connection.execute(select(schedules).where(schedules.c.name == name)).mappings().first()
-        return _row(row) if row is not None else None
+        return _row(row, self._connections.vault) if row is not None else None
 
     def all(self) -> list[ScheduleRow]:
         """Every schedule, by name."""
         with self._connections.read() as connection:
-            return [_row(row) for row in connection.execute(select(schedules).order_by(schedules.c.name)).mappings()]
+            rows = connection.execute(select(schedules).order_by(schedules.c.name)).mappings()
+            return [_row(row, self._connections.vault) for row in rows]
 
     def set_paused(self, name: str, *, is_paused: bool, next_at: float | None) -> bool:
         """Pause or resume a schedule; returns whether there is one of this name."""
@@ -106,6 +115,8 @@ class Schedules:
 
     def delete(self, name: str) -> bool:
         """Delete a schedule, not its executions; returns whether there was one."""
+        if not is_storable(name):
+            return False
         with self._connections.write() as connection:
             return connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount > 0
 
@@ -113,7 +124,10 @@ class Schedules:
         """Schedules that fire now, or whose queue may move on, each with whether its last execution lives."""
         with self._connections.read() as connection:
             query = _due(now)
-            return [(_row(row), bool(row["is_alive"])) for row in connection.execute(query).mappings()]
+            return [
+                (_row(row, self._connections.vault), bool(row["is_alive"]))
+                for row in connection.execute(query).mappings()
+            ]
 
     def is_queueing(self) -> bool:
         """Whether some schedule waits for the end of its last execution."""
@@ -134,7 +148,7 @@ class Schedules:
         with self._connections.write() as connection:
             query = _due(now).with_for_update(skip_locked=True, of=schedules)
             for row in connection.execute(query).mappings().all():
-                schedule = _row(row)
+                schedule = _row(row, self._connections.vault)
                 # Read anew: the row is locked now, but what another worker did to it a moment ago may have started
                 # an execution that the query above could not see.
                 lives = select(executions.c.id).where(
@@ -194,7 +208,7 @@ def _start(connection: Connection, rows: Sequence[ExecutionRow]) -> list[str]:
     """Store executions that do not exist yet; returns their ids."""
     started = []
     for row in rows:
-        statement = insert_or_ignore(connection, executions).values(execution_values(row))
+        statement = insert_or_ignore(connection, executions).values(execution_values(row, vault_of(connection)))
         if connection.execute(statement.returning(executions.c.id)).first() is not None:
             started.append(row.id)
     if started:
@@ -202,13 +216,15 @@ def _start(connection: Connection, rows: Sequence[ExecutionRow]) -> list[str]:
     return started
 
 
-def _values(row: ScheduleRow) -> dict[str, Any]:
+def _values(row: ScheduleRow, vault: Vault) -> dict[str, Any]:
     values = dataclasses.asdict(row)
+    values["inputs"] = vault.hide(row.inputs, "schedule", row.name)
     return {**values, "is_paused": int(row.is_paused), "queued": json.dumps(row.queued)}
 
 
-def _row(row: RowMapping) -> ScheduleRow:
+def _row(row: RowMapping, vault: Vault) -> ScheduleRow:
     values = {field.name: row[field.name] for field in dataclasses.fields(ScheduleRow)}
+    values["inputs"] = vault.show(values["inputs"], "schedule", values["name"])
     values["is_paused"] = bool(values["is_paused"])
     values["queued"] = tuple(json.loads(values["queued"]))
     return ScheduleRow(**values)

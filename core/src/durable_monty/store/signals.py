@@ -9,14 +9,17 @@ from collections import defaultdict
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from durable_monty.codec import Unreadable
 from durable_monty.models import CallStatus
 from durable_monty.records import CallKind
 from durable_monty.store.schema import OPEN_STATUSES, calls, executions, signals
+from durable_monty.store.vault import vault_of
 
 
 def buffer(connection: Connection, execution_id: str, name: str, payload: str, now: float) -> None:
     """Put a signal behind those of its name."""
-    connection.execute(insert(signals).values(execution_id=execution_id, name=name, payload=payload, sent_at=now))
+    hidden = vault_of(connection).hide(payload, "signal", execution_id, name)
+    connection.execute(insert(signals).values(execution_id=execution_id, name=name, payload=hidden, sent_at=now))
 
 
 def waiting(connection: Connection, execution_id: str, name: str | None = None) -> list[tuple[int, str, str, int]]:
@@ -29,7 +32,11 @@ def waiting(connection: Connection, execution_id: str, name: str | None = None) 
     )
     if name is not None:
         query = query.where(calls.c.function == name)
-    return [(row.call_id, row.function, row.arguments, row.line) for row in connection.execute(query)]
+    show = vault_of(connection).show
+    return [
+        (row.call_id, row.function, show(row.arguments, "arguments", execution_id, row.call_id), row.line)
+        for row in connection.execute(query)
+    ]
 
 
 def match(connection: Connection, execution_id: str, now: float) -> bool:
@@ -49,8 +56,12 @@ def match(connection: Connection, execution_id: str, now: float) -> bool:
             .limit(len(call_ids))
         )
         for call_id, row in zip(call_ids, connection.execute(there).all(), strict=False):
+            payload = vault_of(connection).show(row.payload, "signal", execution_id, name)
+            if isinstance(payload, Unreadable):
+                # It stays where it is, and with it those behind it, for whoever has the key.
+                break
             connection.execute(delete(signals).where(signals.c.id == row.id))
-            end_call(connection, execution_id, call_id, CallStatus.COMPLETED, row.payload, now)
+            end_call(connection, execution_id, call_id, CallStatus.COMPLETED, payload, now)
             is_given = True
     return is_given
 
@@ -59,9 +70,10 @@ def end_call(
     connection: Connection, execution_id: str, call_id: int, status: CallStatus, outcome: str, now: float
 ) -> None:
     """Record the outcome of a call that no executor runs, and wake its execution."""
+    hidden = vault_of(connection).hide(outcome, "outcome", execution_id, call_id)
     connection.execute(
         update(calls)
         .where(calls.c.execution_id == execution_id, calls.c.call_id == call_id, calls.c.status.in_(OPEN_STATUSES))
-        .values(status=status.value, outcome=outcome, ended_at=now, due_at=None)
+        .values(status=status.value, outcome=hidden, ended_at=now, due_at=None)
     )
     connection.execute(update(executions).where(executions.c.id == execution_id).values(wake_at=now))

@@ -17,6 +17,7 @@ from durable_monty.store.fixed import Fixed
 from durable_monty.store.notices import insert_or_ignore, tell
 from durable_monty.store.rows import EXECUTION_COLUMNS, execution_row, execution_values, workflow_values
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, signals, snapshots, tags, workflows
+from durable_monty.store.vault import vault_of
 
 IdReuse = Literal["reject", "return", "restart"]
 """What to do with an execution id that is taken."""
@@ -170,10 +171,11 @@ def _has_not_begun(row: ExecutionRow) -> bool:
 def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) -> None:
     """Give an execution that has not begun what a later start asks for; a paused one stays paused."""
     _save_workflows(connection, new)
+    vault = vault_of(connection)
     values: dict[str, Any] = {
         "workflow": new.row.workflow,
-        "inputs": new.row.inputs,
-        "memo": new.row.memo,
+        "inputs": vault.hide(new.row.inputs, "inputs", found.id),
+        "memo": vault.hide(new.row.memo, "memo", found.id),
         "deadline_at": new.row.deadline_at,
     }
     if found.status is ExecutionStatus.SCHEDULED:
@@ -195,7 +197,7 @@ def _inserted(connection: Connection, new: NewExecution) -> Started | None:
 
 def _insert(connection: Connection, row: ExecutionRow) -> bool:
     """Store an execution and tell workers, unless its id or one of its keys is taken."""
-    return bool(_INSERT.mappings(connection, execution_values(row)))
+    return bool(_INSERT.mappings(connection, execution_values(row, vault_of(connection))))
 
 
 def _save_workflows(connection: Connection, new: NewExecution) -> None:
@@ -215,4 +217,4 @@ def _insert_tags(connection: Connection, execution_id: str, created_at: float, v
 def _find(connection: Connection, *conditions: ColumnElement[bool]) -> ExecutionRow | None:
     query = select(executions).where(*conditions).with_for_update()
     row = connection.execute(query).mappings().first()
-    return execution_row(row) if row is not None else None
+    return execution_row(row, vault_of(connection)) if row is not None else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
+from durable_monty import codec
 from durable_monty.errors import ExecutionConflict
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import CallKind, ExecutionRow
@@ -18,6 +20,7 @@ from durable_monty.store.notices import tell
 from durable_monty.store.rows import execution_row
 from durable_monty.store.schema import calls, executions, snapshots
 from durable_monty.store.signals import end_call
+from durable_monty.store.vault import vault_of
 
 _ALIVE = tuple(status.value for status in ExecutionStatus if not status.is_terminal)
 _ENDED = tuple(status.value for status in ExecutionStatus if status.is_terminal)
@@ -37,6 +40,12 @@ class Steering:
         self._connections = connections
         self._find = find
 
+    @contextmanager
+    def _locked(self, execution_id: str) -> Iterator[tuple[Connection, ExecutionRow]]:
+        """A transaction that has this execution to itself."""
+        with self._connections.write() as connection:
+            yield connection, self._find(connection, execution_id, is_locked=True)
+
     def request_cancel(self, execution_id: str, reason: str, deadline_at: float, now: float) -> ExecutionRow:
         """Ask for an execution's cancellation; one that has not begun is cancelled at once.
 
@@ -46,8 +55,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if not row.status.is_terminal and row.cancel_deadline_at is None:
                 _request_cancel(connection, row, reason, deadline_at, now)
                 tell(connection)
@@ -67,8 +75,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if not row.status.is_terminal and row.status is not ExecutionStatus.PAUSED:
                 _pause(connection, row, reason)
             return row
@@ -82,8 +89,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status is ExecutionStatus.PAUSED:
                 _resume(connection, row, now)
                 tell(connection)
@@ -99,8 +105,7 @@ class Steering:
             ExecutionNotFound: No execution has this id.
             ExecutionConflict: Another one with its singleton key lives.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status is ExecutionStatus.FAILED:
                 _require_free_key(connection, row)
                 _retry(connection, row, now)
@@ -127,8 +132,7 @@ class Steering:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
-        with self._connections.write() as connection:
-            row = self._find(connection, execution_id, is_locked=True)
+        with self._locked(execution_id) as (connection, row):
             if row.status.is_terminal:
                 return row
             for _, _, arguments, line in signals.waiting(connection, execution_id, name)[:1]:
@@ -220,9 +224,14 @@ def _retry(connection: Connection, row: ExecutionRow, now: float) -> None:
             cancel_deadline_at=None,
             cancel_reason=None,
             is_cancel_delivered=0,
-            note=f"retried after {(row.error or 'a failure').strip().splitlines()[-1]}",
+            # Notes are not encrypted.
+            note=f"retried after {'a failure' if vault_of(connection).is_hiding else _last_line(row.error)}",
         )
     )
+
+
+def _last_line(error: str | None) -> str:
+    return (error or "a failure").strip().splitlines()[-1]
 
 
 def _made_again(connection: Connection, call: RowMapping, now: float) -> dict[str, Any]:
@@ -232,14 +241,15 @@ def _made_again(connection: Connection, call: RowMapping, now: float) -> dict[st
         return {**values, "status": CallStatus.PENDING.value, "attempt": call["attempt"] + 1, "due_at": now}
     values["status"] = CallStatus.SUBMITTED.value
     if call["kind"] == CallKind.SIGNAL:
-        seconds = json.loads(call["arguments"])[0][1]
+        arguments = vault_of(connection).show(call["arguments"], "arguments", call["execution_id"], call["call_id"])
+        seconds = codec.loads(arguments)[0][1]
         return {**values, "due_at": None if seconds is None else now + seconds}
     if call["kind"] == CallKind.TIMER:
         return {**values, "due_at": now}
     child = (executions.c.parent == call["execution_id"]) & (executions.c.parent_call == call["call_id"])
     row = connection.execute(select(executions).where(child).with_for_update()).mappings().first()
     if row is not None and row["status"] == ExecutionStatus.FAILED:
-        _retry(connection, execution_row(row), now)
+        _retry(connection, execution_row(row, vault_of(connection)), now)
         return values
     # A child that was cancelled, or never came to be, stays what it is: the same outcome again.
     return {}

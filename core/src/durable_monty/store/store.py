@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Engine as DatabaseEngine
 
+from durable_monty.encryption import Cipher
 from durable_monty.errors import ExecutionNotFound
 from durable_monty.models import CallStatus, ExecutionStatus
 from durable_monty.records import (
@@ -43,16 +44,20 @@ from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
 from durable_monty.store.claiming import Claiming
+from durable_monty.store.clock import DatabaseClock
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
+from durable_monty.store.examining import Examining
 from durable_monty.store.fixed import Fixed
 from durable_monty.store.limits import RANK, Limits, in_order
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
+from durable_monty.store.reencryption import reencrypt
 from durable_monty.store.retention import Retention
 from durable_monty.store.rows import (
+    EXECUTION_COLUMNS,
     call_row,
     execution_row,
     workflow_record,
@@ -65,10 +70,12 @@ from durable_monty.store.survey import Survey, survey
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
+from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
-_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id")
-_LOCKED_EXECUTION = Fixed("SELECT * FROM executions WHERE id = :id {FOR UPDATE}")
+_SELECT_EXECUTION = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions WHERE id = :id"
+_EXECUTION = Fixed(_SELECT_EXECUTION)
+_LOCKED_EXECUTION = Fixed(_SELECT_EXECUTION + " {FOR UPDATE}")
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
@@ -85,8 +92,9 @@ _REMEMBERED_SECONDS = 86400.0
 class Store:
     """A database at the current schema. Safe to use from several threads; made by `init_db` or `open_store`."""
 
-    def __init__(self, engine: DatabaseEngine) -> None:
-        self._connections = Connections(engine)
+    def __init__(self, engine: DatabaseEngine, connections: Connections | None = None) -> None:
+        self._connections = connections or Connections(engine)
+        self.clock = DatabaseClock(self._connections)
         self.times = Times(self._connections)
         self.limits = Limits(self._connections)
         self._workflows: dict[str, WorkflowRecord] = {}
@@ -95,6 +103,7 @@ class Store:
         self.listing = Listing(self._connections)
         self.schedules = Schedules(self._connections)
         self.retention = Retention(self._connections)
+        self.examining = Examining(self._connections)
         self.steering = Steering(self._connections, self._execution)
         self.telling = Telling(self._connections, self._execution)
         self._commit = commit_postgresql.commit if self._connections.is_postgresql else commit_sqlite.commit
@@ -111,6 +120,18 @@ class Store:
     def is_shared(self) -> bool:
         """Whether other processes can use the same database."""
         return not self._connections.is_in_memory
+
+    def encrypt(self, cipher: Cipher, name: str) -> None:
+        """Encrypt what is stored from now on, if the cipher has a current key, and read what it has encrypted.
+
+        Args:
+            name: The cipher's name in the configuration.
+        """
+        self._connections.vault.use(cipher, name)
+
+    def reencrypt(self, *, is_plain: bool = False) -> Iterator[int]:
+        """Rewrite what is stored with the current key, in small transactions; see `durable_monty.store.reencryption`."""
+        return reencrypt(self._connections, is_plain=is_plain)
 
     def watch(self, notified: Callable[[], None]) -> SqliteChanges | PostgresqlChanges | None:
         """Notice writes of other processes; None where there can be none.
@@ -199,15 +220,20 @@ class Store:
         now: float,
     ) -> CommitResult:
         asking = [turn for turn in turns if has_effects(turn)]
+        vault = self._connections.vault
+        stored: Sequence[Turn] = turns
+        if vault.is_hiding:
+            settlements = [vault.hide_settlement(item) for item in settlements]
+            stored = [vault.hide_turn(turn) for turn in turns]
         if not asking:
             with self._connections.write_at_once() as connection:
-                result = self._commit(connection, worker, settlements, turns, wake, now)
+                result = self._commit(connection, worker, settlements, stored, wake, now)
             ended = [turn.execution_id for turn in turns if turn.status.is_terminal]
             if ended:
                 self._connections.announce(ended)
             return result
         with self._connections.write() as connection:
-            result = self._commit(connection, worker, settlements, turns, wake, now)
+            result = self._commit(connection, worker, settlements, stored, wake, now)
             recorded = [turn for turn in asking if turn.execution_id not in result.stale]
             is_more = perform(connection, recorded, lambda digest: self._workflow(connection, digest), now)
             if is_more:
@@ -272,6 +298,13 @@ class Store:
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
 
+    def defer(self, worker: str, execution_id: str, wake_at: float, note: str) -> None:
+        """Give up the claim on an execution until `wake_at`, for a reason that `show` tells."""
+        mine = (executions.c.id == execution_id) & (executions.c.worker == worker)
+        values = {"worker": None, "wake_at": wake_at, "note": note, "status": _status_at_rest()}
+        with self._connections.write() as connection:
+            connection.execute(update(executions).where(mine, executions.c.status.in_(_ALIVE)).values(values))
+
     # Calls
 
     def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
@@ -300,7 +333,7 @@ class Store:
             .returning(calls)
         )
         with self._connections.write() as connection:
-            return in_order(_due_call(row) for row in connection.execute(statement).mappings())
+            return in_order(self._due_call(row) for row in connection.execute(statement).mappings())
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""
@@ -360,7 +393,7 @@ class Store:
         """The calls that this worker has handed to executors, or is about to, as far as the database knows."""
         query = select(calls).where(calls.c.worker == worker, calls.c.status.in_(_AT_EXECUTOR))
         with self._connections.read() as connection:
-            return [_due_call(row) for row in connection.execute(query).mappings()]
+            return [self._due_call(row) for row in connection.execute(query).mappings()]
 
     def take_over(self, dead: str, lease_until: float, heir: str, now: float) -> list[DueCall] | None:
         """Free what a dead worker held: its executions for anybody, its jobs for `heir` to watch.
@@ -396,7 +429,7 @@ class Store:
                 .values(worker=None, wake_at=now, status=_status_at_rest())
             )
             tell(connection)
-            return [_due_call(row) for row in connection.execute(jobs).mappings()]
+            return [self._due_call(row) for row in connection.execute(jobs).mappings()]
 
     # Reading, for people and for a rebuild
 
@@ -426,14 +459,14 @@ class Store:
         if kind is not None:
             query = query.where(calls.c.kind == kind)
         with self._connections.read() as connection:
-            return [call_row(row) for row in connection.execute(query).mappings()]
+            return [call_row(row, self._connections.vault) for row in connection.execute(query).mappings()]
 
     def call(self, execution_id: str, call_id: int) -> CallRow | None:
         """One call, or None."""
         query = select(calls).where(calls.c.execution_id == execution_id, calls.c.call_id == call_id)
         with self._connections.read() as connection:
             row = connection.execute(query).mappings().first()
-        return call_row(row) if row else None
+        return call_row(row, self._connections.vault) if row else None
 
     def has_undelivered(self, execution_id: str) -> bool:
         """Whether the execution has a call with an outcome that it has not got.
@@ -468,8 +501,17 @@ class Store:
             .where(attempts.c.execution_id == execution_id)
             .order_by(attempts.c.call_id, attempts.c.attempt)
         )
+        show = self._connections.vault.show
         with self._connections.read() as connection:
-            return [(row.call_id, row.attempt, row.ended_at, row.failure) for row in connection.execute(query)]
+            return [
+                (
+                    row.call_id,
+                    row.attempt,
+                    row.ended_at,
+                    show(row.failure, f"failure {row.attempt}", execution_id, row.call_id),
+                )
+                for row in connection.execute(query)
+            ]
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""
@@ -479,13 +521,16 @@ class Store:
 
     def _execution(self, connection: Connection, execution_id: str, *, is_locked: bool = False) -> ExecutionRow:
         query = _LOCKED_EXECUTION if is_locked else _EXECUTION
-        found = query.mappings(connection, {"id": execution_id})
+        found = query.mappings(connection, {"id": execution_id}) if is_storable(execution_id) else []
         if not found:
             raise ExecutionNotFound(
-                f"looking for execution {execution_id!r}: {self.url} has none with this id; "
+                f"looking for execution {execution_id!r:.200}: {self.url} has none with this id; "
                 "`durable-monty list` shows those it has"
             )
-        return execution_row(found[0])
+        return execution_row(found[0], self._connections.vault)
+
+    def _due_call(self, row: RowMapping) -> DueCall:
+        return DueCall(row["execution_id"], call_row(row, self._connections.vault))
 
     def _workflow(self, connection: Connection, digest: str) -> WorkflowRecord:
         record = self._workflows.get(digest)
@@ -509,10 +554,6 @@ def _status_at_rest() -> Any:
 def _attempt(key: tuple[str, int, int]) -> dict[str, Any]:
     """The parameters of `_AT_EXECUTOR_STILL`."""
     return dict(zip(("of_execution", "of_call", "of_attempt"), key, strict=True))
-
-
-def _due_call(row: RowMapping) -> DueCall:
-    return DueCall(row["execution_id"], call_row(row))
 
 
 def _slices(items: list[str]) -> Iterable[list[str]]:

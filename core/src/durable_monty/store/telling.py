@@ -8,6 +8,7 @@ from durable_monty.records import CallKind
 from durable_monty.store.connections import Connections
 from durable_monty.store.schema import calls
 from durable_monty.store.steering import Find
+from durable_monty.texts import is_storable
 
 
 class Telling:
@@ -23,14 +24,20 @@ class Telling:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
+        if not is_storable(key or ""):
+            return {}
         of = (calls.c.execution_id == execution_id) & (calls.c.kind == CallKind.PUBLISH.value)
         if key is not None:
             of &= calls.c.function == key
         last = select(func.max(calls.c.call_id)).where(of).group_by(calls.c.function)
-        query = select(calls.c.function, calls.c.arguments).where(of, calls.c.call_id.in_(last))
+        query = select(calls.c.call_id, calls.c.function, calls.c.arguments).where(of, calls.c.call_id.in_(last))
+        show = self._connections.vault.show
         with self._connections.read() as connection:
             self._find(connection, execution_id)
-            return {row.function: row.arguments for row in connection.execute(query)}
+            return {
+                row.function: show(row.arguments, "arguments", execution_id, row.call_id)
+                for row in connection.execute(query)
+            }
 
     def emitted(self, execution_id: str, stream: str, offset: int, limit: int) -> list[str]:
         """Items of a stream from an offset on, each as the codec's text of `[[stream, value], {}]`.
@@ -38,14 +45,18 @@ class Telling:
         Raises:
             ExecutionNotFound: No execution has this id.
         """
+        if not is_storable(stream):
+            return []
         query = (
-            select(calls.c.arguments)
+            select(calls.c.call_id, calls.c.arguments)
             .where(calls.c.execution_id == execution_id, calls.c.kind == CallKind.EMIT.value)
             .where(calls.c.function == stream)
             .order_by(calls.c.call_id)
             .offset(offset)
             .limit(limit)
         )
+        show = self._connections.vault.show
         with self._connections.read() as connection:
             self._find(connection, execution_id)
-            return list(connection.scalars(query))
+            rows = connection.execute(query)
+            return [show(row.arguments, "arguments", execution_id, row.call_id) for row in rows]

@@ -62,13 +62,21 @@ class Times:
                 )
                 rows = []
                 for stored in connection.execute(found).mappings():
-                    beat, row = some[stored["execution_id"], stored["call_id"]], call_row(stored)
+                    beat, row = (
+                        some[stored["execution_id"], stored["call_id"]],
+                        call_row(stored, self._connections.vault),
+                    )
                     if row.attempt != beat.attempt:
                         continue
                     ends_at, look_at = times(row, beat.at)
                     looks.append(look_at)
                     key = _key(beat.execution_id, row)
-                    reported = row.progress if beat.progress is None else beat.progress
+                    reported = self._connections.vault.hide(
+                        row.progress if beat.progress is None else beat.progress,
+                        "progress",
+                        beat.execution_id,
+                        beat.call_id,
+                    )
                     rows.append({**key, "ends_at": ends_at, "look_at": look_at, "reported": reported})
                 if rows:
                     connection.execute(_BEAT, rows)
@@ -94,7 +102,10 @@ class Times:
             .limit(limit)
         )
         with self._connections.read() as connection:
-            return [DueCall(row["execution_id"], call_row(row)) for row in connection.execute(query).mappings()]
+            return [
+                DueCall(row["execution_id"], call_row(row, self._connections.vault))
+                for row in connection.execute(query).mappings()
+            ]
 
     def postpone(self, items: Sequence[tuple[DueCall, float | None]]) -> None:
         """Have these calls looked at again later, or never."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, RootTransaction, create_engine, text
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -51,6 +52,10 @@ class CallTransactions:
     def is_postgresql(self) -> bool:
         """Whether the database is PostgreSQL."""
         return self._connections.is_postgresql
+
+    def hide(self, value_text: str, execution_id: str, call_id: int) -> Any:
+        """An outcome as it is stored."""
+        return self._connections.vault.hide(value_text, "outcome", execution_id, call_id)
 
     def check(self, job_id: str) -> None:
         """Whether there can be a connection.
@@ -131,8 +136,9 @@ class CallTransaction:
         execution_id, call_id, attempt = parse_job_id(self._job_id)
         this = {"execution_id": execution_id, "now": self._owner.clock()}
         try:
+            outcome = self._owner.hide(value_text, execution_id, call_id)
             settled = connection.execute(
-                _SETTLE, {**this, "call_id": call_id, "attempt": attempt, "outcome": value_text}
+                _SETTLE, {**this, "call_id": call_id, "attempt": attempt, "outcome": outcome}
             ).rowcount
             if not settled:
                 transaction.rollback()

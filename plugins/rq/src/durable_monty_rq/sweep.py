@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -46,8 +46,24 @@ return suspects
 
 
 _PRUNE_SECONDS = 600.0
+_POLL_SECONDS = 2.0
+"""Between two polls of an idle worker there is less than this."""
 _ANSWERED = ("", "finished")
 """How a job looks that has replied: RQ has forgotten it, or has finished it."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """The latest sign of life of a running job, by the monotonic clock.
+
+    Attributes:
+        since: When it was first seen.
+        looked_at: When it was last looked at.
+    """
+
+    sign: str
+    since: float
+    looked_at: float
 
 
 class Sweep:
@@ -58,6 +74,7 @@ class Sweep:
         self._settings = settings
         self._look_at: dict[str, float] = {}
         self._missing_since: dict[str, float] = {}
+        self._heard: dict[str, _Heard] = {}
         self._prune_at = 0.0
 
     def look(self, job_ids: Sequence[str], *, is_drained: bool = True) -> list[Outcome]:
@@ -94,6 +111,7 @@ class Sweep:
         for job_id in job_ids:
             self._look_at.pop(job_id, None)
             self._missing_since.pop(job_id, None)
+            self._heard.pop(job_id, None)
 
     def remove(self, job_ids: Sequence[str]) -> None:
         """Remove what RQ keeps of jobs that did not end well; their outcomes are durable."""
@@ -143,7 +161,7 @@ class Sweep:
             if self._seen_for(job_id) >= self._settings.lost_after_seconds and not self._is_waiting(job_id, queue):
                 return Failure("lost", "Lost", "it was taken from the queue by a worker that died before it began")
         elif status == "started":
-            seconds = _age_seconds(heartbeat)
+            seconds = self._silent_for(job_id, heartbeat)
             if seconds >= self._settings.lost_after_seconds:
                 return Failure("lost", "Lost", f"its rq worker has not been heard of for {seconds:.0f} s")
         elif status in ("failed", "stopped", "canceled"):
@@ -158,6 +176,20 @@ class Sweep:
         now = time.monotonic()
         return now - self._missing_since.setdefault(job_id, now)
 
+    def _silent_for(self, job_id: str, heartbeat: str) -> float:
+        """Seconds for which this sign of life of the job has been the latest, as far as it was looked at.
+
+        What the sign says is the time of another machine, whose clock may be wrong; only that it changes counts. Nor
+        does the time count in which nobody looked: Redis was away, for the job as well, or this process was stopped.
+        """
+        now = time.monotonic()
+        heard = self._heard.get(job_id)
+        longest_gap = self._settings.lost_after_seconds / 3 + 2 * self._settings.sweep_interval_seconds + _POLL_SECONDS
+        if heard is None or heard.sign != heartbeat or now - heard.looked_at > longest_gap:
+            heard = self._heard[job_id] = _Heard(heartbeat, now, now)
+        heard.looked_at = now
+        return now - heard.since
+
     def _error(self, job_id: str) -> str:
         """RQ's own account of what went wrong."""
         entries: Any = self._connection.xrevrange(Result.get_key(self._settings.rq_id(job_id)), count=1)
@@ -167,12 +199,3 @@ class Sweep:
         payload = {key: value for key, value in payload.items() if key != b"return_value"}
         result = Result.restore(job_id, entry_id.decode(), payload, self._connection)
         return (result.exc_string or "").strip()
-
-
-def _age_seconds(heartbeat: str) -> float:
-    """Seconds since a time as RQ writes it."""
-    if not heartbeat:
-        return 0.0
-    at = dt.datetime.fromisoformat(heartbeat.replace("Z", "+00:00"))
-    at = at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)
-    return (dt.datetime.now(dt.UTC) - at).total_seconds()

@@ -1,0 +1,36 @@
+"""Texts that break what takes them for more than text."""
+
+from __future__ import annotations
+
+NAMES: dict[str, str] = {
+    "empty": "",
+    "blank": " ",
+    "ends the statement": "'; DROP TABLE executions; --",
+    "always true": "x' OR '1'='1",
+    "double quote": 'x" OR "1"="1',
+    "backslash": "x\\'; --",
+    "placeholder": ":now %s %(a)s ? $1",
+    "wildcards": "%_%",
+    "path upwards": "../../../../tmp/escaped",
+    "path upwards, other slash": "..\\..\\escaped",
+    "absolute path": "/etc/passwd",
+    "URL": "file:///etc/passwd",
+    "null character": "a\0b",
+    "line end": "a\nb",
+    "carriage return": "a\r\nb: c",
+    "long": "x" * 10_000,
+    "right to left": "\u202egnp.exe\u2066",
+    "emoji": "\U0001f4a3\u200d\U0001f525",
+    "combining": "e\u0301",
+    "ligature": "\ufb01le",
+    "not a character": "\uffff\ufdd0",
+    "lone surrogate": "\ud800",
+    "option": "--help",
+    "option with a value": "-oProxyCommand=id",
+    "shell": "$(id) `id` | id & id ; id",
+    "format": "{0.__class__} {} %n",
+    "escape code": "\x1b[2J\x1b]0;title\x07\x9b31m",
+    "tag of the codec": "$bytes",
+    "device": "CON:",
+    "dots": "..",
+}
