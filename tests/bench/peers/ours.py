@@ -14,13 +14,14 @@ from typing import Any
 
 import counted
 import hosts
+from sqlalchemy import text
 
 from durable_monty import OrchestratorService, Worker, init_db
 from durable_monty.config import Config
 
 CHAIN = "total = 0\nfor i in range(n):\n    total += await add(i)\ntotal"
 FAN_OUT = "from asyncio import gather\nsum(await gather(*[add(i) for i in range(n)]))"
-WAITS = "from durable_monty import signal\nawait signal('go')"
+WAITS = "from durable_monty.flow import signal\nawait signal('go')"
 # A chain of 100,000 would take minutes for nothing: what lies behind is the same.
 STOPS = """
 from asyncio import gather
@@ -30,6 +31,7 @@ for i in range(n // width):
 await stop(folder, 'reached')
 """
 _WAIT_SECONDS = 600.0
+_LOOK_SECONDS = 0.02
 _LONGEST_CHAIN = 1000
 _WIDTH = 100
 
@@ -71,9 +73,11 @@ def many(chosen: Any) -> None:
         began_at = time.perf_counter()
         ids = [service.start_execution(CHAIN, [hosts.add], {"n": 3}) for _ in range(chosen.n)]
         started = time.perf_counter() - began_at
-        for execution_id in reversed(ids):
-            contest.check(service.wait(execution_id, _WAIT_SECONDS)["output"], 3)
-        contest.report(seconds=time.perf_counter() - began_at, start_seconds=started)
+        _until(service, "completed", chosen.n + 1)
+        seconds = time.perf_counter() - began_at
+        for execution_id in ids:
+            contest.check(service.get_result(execution_id), 3)
+        contest.report(seconds=seconds, start_seconds=started)
 
 
 def resumed(chosen: Any) -> None:
@@ -95,8 +99,7 @@ def waiting(chosen: Any) -> None:
         for _ in range(chosen.n):
             service.start_execution(WAITS)
         started = time.perf_counter() - began_at
-        while len(service.list_executions("waiting", limit=chosen.n)) < chosen.n:
-            time.sleep(0.1)
+        _until(service, "waiting", chosen.n)
         seconds = time.perf_counter() - began_at
         contest.report(seconds=seconds, start_seconds=started, worker_bytes=contest.resident_bytes(processes[0].pid))
 
@@ -140,6 +143,15 @@ def _result(service: OrchestratorService, code: str, inputs: dict[str, Any]) -> 
     if ended["status"] != "completed":
         raise SystemExit(f"running {code!r}: it ended as {ended['status']!r}: {ended['error']}")
     return ended["output"]
+
+
+def _until(service: OrchestratorService, status: str, count: int) -> None:
+    """As often and as cheaply as for the peers: one query that counts, no rows."""
+    query = text("SELECT count(*) FROM executions WHERE status = :status")
+    with service.runtime.store._connections.engine.connect() as connection:
+        while connection.scalar(query, {"status": status}) < count:
+            connection.rollback()
+            time.sleep(_LOOK_SECONDS)
 
 
 def _work(chosen: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,9 +36,12 @@ def run_program(case: Case, url: str, folder: Path, peers_python: str, **environ
     try:
         output, errors = process.communicate(timeout=case.timeout_seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
         return {"failed": f"not done in {case.timeout_seconds:.0f} s"}
+    finally:
+        # Also where this process is being ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     said = [line for line in output.splitlines() if line.startswith(_RESULT)]
     if process.returncode != 0 or not said:
         return {"failed": (errors.strip().splitlines() or ["it said nothing"])[-1][:200]}
