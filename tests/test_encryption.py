@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, text
 
 from durable_monty import OrchestratorService, Retry, Worker, function, init_db
 from durable_monty.cli import main
@@ -64,9 +64,24 @@ def rows(url):
     return [[item if isinstance(item, bytes) else str(item).encode() for item in row] for row in found]
 
 
+def files(url, tmp_path):
+    """The files that a database consists of, with all that has been written by now."""
+    if url.startswith("sqlite"):
+        return tmp_path.glob("test.db*")
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CHECKPOINT"))
+        folder = connection.scalar(text("SHOW data_directory"))
+        oid = connection.scalar(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
+    engine.dispose()
+    return (Path(folder) / "base" / str(oid)).iterdir()
+
+
 def stored(url, tmp_path):
-    """Everything that is in the database: its rows, and of SQLite the files too."""
-    return b"\n".join([*chain.from_iterable(rows(url)), *(path.read_bytes() for path in tmp_path.glob("test.db*"))])
+    """Everything that is in the database: its rows, as they are read, and the bytes of its files."""
+    found = b"\n".join(path.read_bytes() for path in files(url, tmp_path))
+    assert b"await identity" in found
+    return b"\n".join([*chain.from_iterable(rows(url)), found])
 
 
 def run(service):
@@ -157,6 +172,31 @@ def test_a_key_is_changed_while_executions_run_and_the_old_one_is_thrown_away(da
     assert b"$sealed:" not in b"".join(chain.from_iterable(rows(database_url)))
     with open_service(database_url) as service:
         assert service.get_result("old") == 5
+
+
+def test_rewriting_bears_with_workers_and_with_being_killed(database_url):
+    """It is killed after each of its transactions in turn; a worker goes on between any two."""
+    names = [f"e{number}" for number in range(12)]
+    with open_service(database_url, OLD) as service:
+        for name in names:
+            service.start_execution(CHAIN, [host.add], execution_id=name)
+            service.process_execution(name)
+    with open_service(database_url, NEW, OLD) as service:
+        for kills, name in enumerate(names):
+            rewriting = service.runtime.store.reencrypt()
+            for _ in range(kills % 6):
+                next(rewriting, None)
+                service.complete_call(name, len(service.runtime.store.calls(name)) - 1, kills)
+                service.process_execution(name)
+                if service.get_execution(name)["ended_at"] is not None:
+                    break
+            rewriting.close()
+        sum(service.runtime.store.reencrypt())
+    with open_service(database_url, NEW) as service:
+        run(service)
+        assert {service.get_execution(name)["status"] for name in names} == {"completed"}
+        assert {service.get_execution(name)["note"] for name in names} == {None}
+        assert service.get_result("e0") == 5
 
 
 @pytest.mark.parametrize("keys", [(), (NEW,)])
