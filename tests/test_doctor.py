@@ -16,6 +16,7 @@ from sqlalchemy import text
 from durable_monty import OrchestratorService, Retry, Worker, causes, doctor, function, init_db
 from durable_monty.cli import main
 from durable_monty.config import Config
+from durable_monty.errors import PayloadUnreadable
 from durable_monty.identity import new_identity
 from durable_monty.models import Refused
 from durable_monty.sealing import seal, unseal
@@ -358,6 +359,20 @@ def test_a_snapshot_of_a_newer_monty(patient):
     assert "pydantic-monty 9.9.9 or newer" in found.remedy
     Worker(patient.service).run(until_complete=True)
     assert "rebuilt from the log" in patient.service.get_execution(execution_id)["note"]
+
+
+def test_a_value_of_a_key_that_no_worker_has(open_patient, database_url):
+    """It is tried again and again, so that it never seems to be late."""
+    key = {"security": {"encryption_key": "a key of more than thirty-two characters"}}
+    encrypted = open_patient(Config.model_validate(key), database_url)
+    encrypted.service.start_execution(CALL, [host.add], execution_id="e")
+    patient = open_patient(url=database_url)
+    assert patient.kinds() == {}
+    with pytest.raises(PayloadUnreadable):
+        patient.service.process_execution("e")
+    found, stuck = patient.only()
+    assert (found.kind, stuck.execution_id) == ("unreadable", "e")
+    assert "no encryption is configured here" in stuck.detail
 
 
 def test_a_signal_that_nobody_sends(patient):

@@ -14,13 +14,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, text
 
-from durable_monty import OrchestratorService, Worker, init_db
+from durable_monty import OrchestratorService, Retry, Worker, function, init_db
 from durable_monty.cli import main
 from durable_monty.config import Config, load, to_display
 from durable_monty.encryption import AesSiv, CannotDecrypt, EncryptionKeys
-from durable_monty.errors import ConfigError, PayloadUnreadable
+from durable_monty.errors import ConfigError, ExecutionConflict, PayloadUnreadable
 from durable_monty.records import HeardBeat
 from durable_monty.store.schema import metadata
 from support import functions as host
@@ -29,6 +29,7 @@ PAGES = Path(__file__).parent.parent / "docs" / "howto"
 SECRET = "mellon-friend-4711"
 OLD, NEW = "an old key of more than 32 characters", "a newer key of more than 32 characters"
 CHAIN = "a = await add(1, 2)\nb = await add(a, 1)\nawait add(b, 1)"
+WORD = "from durable_monty.flow import signal\nawait signal('word')"
 EVERYTHING = """
 from durable_monty.flow import publish, signal, settle
 publish("news", {"secret": secret})
@@ -37,6 +38,12 @@ said = await identity([secret, heard])
 tried = await settle(fail("ValueError", secret))
 await fail("KeyError", secret)
 """
+
+
+@function(retry=Retry(attempts=5, first_delay_seconds=5000))
+def unlucky(why):
+    """Tried again in hours."""
+    raise ValueError(why)
 
 
 def config(current=None, *previous):
@@ -57,9 +64,24 @@ def rows(url):
     return [[item if isinstance(item, bytes) else str(item).encode() for item in row] for row in found]
 
 
+def files(url, tmp_path):
+    """The files that a database consists of, with all that has been written by now."""
+    if url.startswith("sqlite"):
+        return tmp_path.glob("test.db*")
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CHECKPOINT"))
+        folder = connection.scalar(text("SHOW data_directory"))
+        oid = connection.scalar(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
+    engine.dispose()
+    return (Path(folder) / "base" / str(oid)).iterdir()
+
+
 def stored(url, tmp_path):
-    """Everything that is in the database: its rows, and of SQLite the files too."""
-    return b"\n".join([*chain.from_iterable(rows(url)), *(path.read_bytes() for path in tmp_path.glob("test.db*"))])
+    """Everything that is in the database: its rows, as they are read, and the bytes of its files."""
+    found = b"\n".join(path.read_bytes() for path in files(url, tmp_path))
+    assert b"await identity" in found
+    return b"\n".join([*chain.from_iterable(rows(url)), found])
 
 
 def run(service):
@@ -152,6 +174,31 @@ def test_a_key_is_changed_while_executions_run_and_the_old_one_is_thrown_away(da
         assert service.get_result("old") == 5
 
 
+def test_rewriting_bears_with_workers_and_with_being_killed(database_url):
+    """It is killed after each of its transactions in turn; a worker goes on between any two."""
+    names = [f"e{number}" for number in range(12)]
+    with open_service(database_url, OLD) as service:
+        for name in names:
+            service.start_execution(CHAIN, [host.add], execution_id=name)
+            service.process_execution(name)
+    with open_service(database_url, NEW, OLD) as service:
+        for kills, name in enumerate(names):
+            rewriting = service.runtime.store.reencrypt()
+            for _ in range(kills % 6):
+                next(rewriting, None)
+                service.complete_call(name, len(service.runtime.store.calls(name)) - 1, kills)
+                service.process_execution(name)
+                if service.get_execution(name)["ended_at"] is not None:
+                    break
+            rewriting.close()
+        sum(service.runtime.store.reencrypt())
+    with open_service(database_url, NEW) as service:
+        run(service)
+        assert {service.get_execution(name)["status"] for name in names} == {"completed"}
+        assert {service.get_execution(name)["note"] for name in names} == {None}
+        assert service.get_result("e0") == 5
+
+
 @pytest.mark.parametrize("keys", [(), (NEW,)])
 def test_a_worker_without_the_key_leaves_an_execution_alone_and_does_all_others(database_url, keys, caplog):
     with open_service(database_url, OLD) as service:
@@ -174,6 +221,53 @@ def test_a_worker_without_the_key_leaves_an_execution_alone_and_does_all_others(
         run(service)
         assert [service.get_result(name) for name in ("begun", "new", "other")] == [5, 5, 5]
     assert OLD not in caplog.text
+
+
+def test_a_signal_of_a_newer_key_waits_for_a_worker_that_has_it(database_url):
+    """The call that waits for it must not begin to wait where the signal is not seen: nobody would look again."""
+    with open_service(database_url, OLD) as service:
+        service.start_execution(WORD, execution_id="e")
+    with open_service(database_url, NEW, OLD) as service:
+        service.signal("e", "word", SECRET)
+        service.signal("e", "word", "a later one")
+    with open_service(database_url, OLD) as service:
+        service.process_execution("e")
+        service.start_execution(CHAIN, [host.add], execution_id="other")
+        run_until_ended(service, "other")
+        assert "reading signal of execution 'e', word: it is encrypted" in service.get_execution("e")["note"]
+        (found,) = service.diagnose()
+        assert found.kind == "unreadable"
+        assert "previous_encryption_keys" in found.executions[0].detail
+    with open_service(database_url, NEW, OLD) as service:
+        service.process_execution("e")
+        run(service)
+        assert service.get_result("e") == SECRET
+        assert service.get_execution("e")["note"] == "could not be decrypted for a while"
+
+
+def test_a_start_with_an_id_that_is_taken_says_so_if_it_cannot_compare_the_inputs(database_url):
+    """It would else say that they are other ones."""
+    start = {"workflow": "await identity(x)", "external_functions": [host.identity], "execution_id": "e"}
+    with open_service(database_url, OLD) as service:
+        service.start_execution(**start, inputs={"x": 1})
+        assert service.start_execution(**start, inputs={"x": 1}) == "e"
+        with pytest.raises(ExecutionConflict, match="other inputs"):
+            service.start_execution(**start, inputs={"x": 2})
+    with open_service(database_url) as service, pytest.raises(PayloadUnreadable, match="reading inputs"):
+        service.start_execution(**start, inputs={"x": 1})
+
+
+def test_the_doctor_tells_failures_that_are_encrypted(database_url):
+    """And goes on without the key."""
+    with open_service(database_url, OLD) as service:
+        service.start_execution("await unlucky(why)", [unlucky], {"why": SECRET}, execution_id="e")
+        service.process_execution("e")
+        service.fail_call("e", 0, ValueError(SECRET))
+        (found,) = service.diagnose(after_seconds=0)
+        assert SECRET in found.executions[0].detail
+    with open_service(database_url) as service:
+        (found,) = service.diagnose(after_seconds=0)
+        assert "previous_encryption_keys" in found.executions[0].detail
 
 
 def change(file, *statements):

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select, update
 
 from durable_monty import OrchestratorService, Worker, init_db, remote
 from durable_monty.config import Config, load
@@ -18,6 +19,7 @@ from durable_monty.hookspecs import hookimpl
 from durable_monty.models import Accepted, Capabilities, Failure, Outcome
 from durable_monty.sealing import SnapshotRefused, seal, unseal
 from durable_monty.signing import SigningKey
+from durable_monty.store.schema import snapshots
 from support import functions as host
 
 OLD, NEW = b"the old key, long enough", b"the new key, long enough"
@@ -30,8 +32,12 @@ def config(current=None, *previous):
     return Config.model_validate({"security": {**table}})
 
 
+def open_at(url, *keys):
+    return OrchestratorService(init_db(url, synchronous="NORMAL"), config(*(key.decode() for key in keys)))
+
+
 def open_service(file, *keys):
-    return OrchestratorService(init_db(f"sqlite:///{file}"), config(*(key.decode() for key in keys)))
+    return open_at(f"sqlite:///{file}", *keys)
 
 
 @pytest.fixture
@@ -148,6 +154,7 @@ class Hostile:
         self._forge = forge
         self._outcomes = []
         self.seen = []
+        self.envelopes = []
 
     @hookimpl
     def start(self, context):
@@ -157,6 +164,7 @@ class Hostile:
     def submit(self, calls):
         for call in calls:
             reply = remote.run(call.envelope)
+            self.envelopes.append(call.envelope)
             self.seen.append((call.job_id, reply))
             self._outcomes += self._forge(self, call.job_id, reply)
         return [Accepted(call.job_id) for call in calls]
@@ -267,3 +275,96 @@ def test_without_a_key_a_forged_snapshot_that_cannot_be_unpacked_is_rebuilt(file
         Worker(service).run(until_complete=True)
         assert service.get_result("e") == 5
         assert "rebuilt from the log" in service.get_execution("e")["note"]
+
+
+def snapshot_of(service, name):
+    """A row of the database, to be put elsewhere."""
+    with service.runtime.store._connections.read() as connection:
+        row = connection.execute(select(snapshots).where(snapshots.c.execution_id == name)).mappings().one()
+    return {column: row[column] for column in ("version", "monty_version", "format", "digest", "snapshot")}
+
+
+def for_this_turn(service, name, row):
+    return row | {"version": service.runtime.store.execution(name).version}
+
+
+def another_executions(service, name):
+    return snapshot_of(service, "other")
+
+
+def another_executions_for_this_turn(service, name):
+    return for_this_turn(service, name, snapshot_of(service, "other"))
+
+
+def of_an_earlier_turn(service, name):
+    earlier = snapshot_of(service, name)
+    service.complete_call(name, 0, 3)
+    service.process_execution(name)
+    assert snapshot_of(service, name)["version"] > earlier["version"]
+    return earlier
+
+
+def of_an_earlier_turn_for_this_turn(service, name):
+    return for_this_turn(service, name, of_an_earlier_turn(service, name))
+
+
+def signed_with_a_foreign_key(service, name):
+    stored = service.runtime.store.snapshot(name)
+    state = unseal(name, stored.version, stored, service.runtime.config.signing_key)
+    forged = seal(name, stored.version, state, stored.monty_version, b"the key of somebody else")
+    return snapshot_of(service, name) | {"digest": forged.digest, "snapshot": forged.data}
+
+
+def with_the_digest_that_anybody_can_make(service, name):
+    """Without a key this is the one that is believed, as the page about encryption says."""
+    found = snapshot_of(service, name)
+    sealed = f"{name}\n{found['version']}\n".encode() + found["snapshot"]
+    return found | {"digest": hashlib.sha256(sealed).digest()}
+
+
+FORGED = [
+    another_executions,
+    another_executions_for_this_turn,
+    of_an_earlier_turn,
+    of_an_earlier_turn_for_this_turn,
+    signed_with_a_foreign_key,
+]
+
+
+@pytest.mark.parametrize("keys", [(), (NEW, OLD)])
+def test_a_snapshot_that_was_swapped_replayed_or_forged_is_refused_and_rebuilt(database_url, keys):
+    forgeries = [*FORGED, with_the_digest_that_anybody_can_make] if keys else FORGED
+    names = [forge.__name__ for forge in forgeries]
+    with open_at(database_url, *keys) as service:
+        for name, first in ("other", 10), *((name, 1) for name in names):
+            service.start_execution(CHAIN.replace("1, 2", f"{first}, 2"), [host.add], execution_id=name)
+            service.process_execution(name)
+        for name, forge in zip(names, forgeries, strict=True):
+            forged = forge(service, name)
+            with service.runtime.store._connections.write() as connection:
+                connection.execute(update(snapshots).where(snapshots.c.execution_id == name).values(forged))
+    with open_at(database_url, *keys) as service:
+        Worker(service).run(until_complete=True)
+        assert service.get_result("other") == 14
+        assert service.get_execution("other")["note"] is None
+        for name in names:
+            assert service.get_result(name) == 5
+            assert "rebuilt from the log" in service.get_execution(name)["note"], name
+
+
+@pytest.mark.parametrize("keys", [(), (NEW, OLD)])
+def test_an_envelope_that_comes_again_runs_again_and_changes_nothing(database_url, keys):
+    """As any call may: the function is run at least once, and the outcome that came first counts."""
+    with open_at(database_url, *keys) as service:
+        runs = []
+
+        def replay(executor, job_id, reply):
+            runs.append(job_id)
+            again = remote.run(executor.envelopes[0])
+            return [Outcome(job_id, reply=reply), Outcome(executor.seen[0][0], reply=again)]
+
+        service.start_execution(CHAIN, [host.add], execution_id="e")
+        Worker(service, Hostile(replay)).run(until_complete=True)
+        assert service.get_result("e") == 5
+        assert runs == ["e-0-1", "e-1-1", "e-2-1"]
+        assert [call.attempt for call in service.runtime.store.calls("e")] == [1, 1, 1]

@@ -15,6 +15,7 @@ from durable_monty.models import Finding
 from durable_monty.runtime import Runtime
 from durable_monty.sealing import SnapshotRefused, unseal
 from durable_monty.store.examining import KnownWorker, LastFailure, Living, LivingCall
+from durable_monty.store.vault import UNREADABLE_NOTE
 
 _START_WORKER = "start a worker: `durable-monty worker`, with the same configuration"
 _LOOK_AT_LOGS = "look at the logs of the workers, and restart them"
@@ -157,7 +158,7 @@ def judge(living: Living, facts: Facts) -> Stuck | None:
     """Why this execution does not go on; None: it does, or waits for something that will come."""
     if living.status == "paused":
         return _paused(living)
-    found = _not_advanced(living, facts)
+    found = _unreadable(living) or _not_advanced(living, facts)
     if found is not None:
         return found
     for call in living.calls:
@@ -186,6 +187,23 @@ def _paused(living: Living) -> Stuck:
         "somebody has paused it",
         "`durable-monty resume ID` lets it go on, `durable-monty cancel ID` ends it",
         living.note or "",
+    )
+
+
+def _unreadable(living: Living) -> Stuck | None:
+    """It is tried again every few seconds, so that it never seems to be late."""
+    note = living.note or ""
+    if living.worker is not None or living.wake_at is None or not note.startswith(UNREADABLE_NOTE):
+        return None
+    return Stuck(
+        living.id,
+        "unreadable",
+        "",
+        "something that it needs could not be decrypted by the worker that tried last",
+        "add the key that is named to [security] previous_encryption_keys of every worker; what was changed in the "
+        "database has to come from a backup, or `durable-monty cancel ID`",
+        note.removeprefix(UNREADABLE_NOTE),
+        living.created_at,
     )
 
 

@@ -26,6 +26,7 @@ from durable_monty.loaded import LoadedExecutor
 from durable_monty.models import Accepted, Call, CallStatus, Failure, Job, Outcome, Refused
 from durable_monty.records import CallRow, DueCall
 from durable_monty.store import Store
+from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS
 from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ UNBOUNDED = 100_000
 _FIRST_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
 _MAX_COMPLETE_ATTEMPTS = 5
-_UNREADABLE_DELAY_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Dispatcher:
         again: list[float | None] = []
         if unreadable:
             # Another worker may have the key.
-            again.append(self._put_back(unreadable, self._clock() + _UNREADABLE_DELAY_SECONDS))
+            again.append(self._put_back(unreadable, self._clock() + UNREADABLE_DELAY_SECONDS))
         for name, group in _grouped(readable).items():
             executor = self._executors.get(name)
             if executor is None:

@@ -20,6 +20,7 @@ from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.planning import Planner
 from durable_monty.records import CallKind, CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
 from durable_monty.store import Store, failure_text
+from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS, UNREADABLE_NOTE
 from durable_monty.turns import TurnRunner
 from durable_monty.watching import Watch
 
@@ -29,8 +30,6 @@ MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
 CANCEL_DEADLINE_SECONDS = 60.0
 """How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
-UNREADABLE_DELAY_SECONDS = 10.0
-"""How long until an execution, or a call, that could not be decrypted is tried again."""
 _CRASH_DELAY_SECONDS = 1.0
 _SHOWN_CHARACTERS = 500
 
@@ -325,6 +324,8 @@ class Engine:
             self._held.drop(held.row.id)
             self._pause_or_retry(held.row.id, crashes, what, now)
             return None
+        if turn is not None and turn.note is None and (held.row.note or "").startswith(UNREADABLE_NOTE):
+            turn.note = "could not be decrypted for a while"
         if turn is not None and len(self._held) > MAX_KEPT_EXECUTIONS:
             turn.is_kept = False
         return turn

@@ -234,6 +234,8 @@ def _checked_text(doing: str, what: str, value: object) -> None:
 
 
 def _require_same(existing: ExecutionRow, wanted: ExecutionRow) -> None:
+    # Whether they are the same cannot be told of what cannot be read.
+    codec.check_readable(existing.inputs)
     differs = [
         what
         for what, is_same in (

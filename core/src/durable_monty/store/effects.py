@@ -58,7 +58,7 @@ class Effects:
         open_calls = [call for call in turn.calls if call.kind.is_done_by_store and not call.status.is_terminal]
         if any(call.kind is CallKind.SIGNAL for call in open_calls):
             # The turn holds the row.
-            self.is_more = match(self._connection, turn.execution_id, self._now) or self.is_more
+            self.is_more = match(self._connection, turn.execution_id, self._now, must_read=True) or self.is_more
         for call in open_calls:
             if call.kind is not CallKind.SIGNAL:
                 self._do(turn.execution_id, call)

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from durable_monty.codec import Unreadable
+from durable_monty.errors import PayloadUnreadable
 from durable_monty.store.attempts import read_failure
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
@@ -34,7 +36,7 @@ ORDER BY execution_id, min(call_id)
 """)
 _WORKERS = Fixed("SELECT id, host, pid, lease_until FROM workers WHERE lease_until >= 0")
 _FAILURES = Fixed(f"""
-SELECT c.execution_id, c.function, c.line, a.ended_at, a.failure
+SELECT c.execution_id, c.call_id, c.function, c.line, a.attempt, a.ended_at, a.failure
 FROM calls c JOIN attempts a
     ON a.execution_id = c.execution_id AND a.call_id = c.call_id AND a.attempt = c.attempt - 1
 WHERE c.execution_id IN {THESE} AND c.batch IS NULL AND c.status = 'pending'
@@ -198,10 +200,15 @@ class Examining:
             rows = _FAILURES.mappings(connection, {"ids": json.dumps(list(ids))})
         found = {}
         for row in rows:
-            failure = read_failure(row["failure"])
-            found[row["execution_id"], row["function"], row["line"]] = LastFailure(
-                failure.type, failure.message, failure.kind, row["ended_at"]
-            )
+            key = row["execution_id"], row["function"], row["line"]
+            place = f"failure {row['attempt']}", row["execution_id"], row["call_id"]
+            text = self._connections.vault.show(row["failure"], *place)
+            if isinstance(text, Unreadable):
+                # The others are still to be told.
+                found[key] = LastFailure(PayloadUnreadable.__name__, text.reason, "unreadable", row["ended_at"])
+                continue
+            failure = read_failure(text)
+            found[key] = LastFailure(failure.type, failure.message, failure.kind, row["ended_at"])
         return found
 
     def unread_signals(self, ids: Sequence[str]) -> dict[str, list[str]]:

@@ -79,7 +79,9 @@ def _walk(connections: Connections, table: Table, rewrite: Callable[[Connection,
         if not rows:
             return
         with connections.write(is_quiet=True) as connection:
-            yield sum(rewrite(connection, row) for row in rows)
+            rewritten = sum(rewrite(connection, row) for row in rows)
+        # Not inside: whoever asks for the next may take his time.
+        yield rewritten
         last = tuple(rows[-1][column.name] for column in key)
 
 

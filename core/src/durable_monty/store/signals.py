@@ -16,6 +16,20 @@ from durable_monty.store.schema import OPEN_STATUSES, calls, executions, signals
 from durable_monty.store.vault import vault_of
 
 
+class UnreadableSignal(Exception):
+    """A call waits for a signal that is there and cannot be decrypted here.
+
+    Attributes:
+        execution_id: Whose signal it is.
+        reason: What was found, and what to do.
+    """
+
+    def __init__(self, execution_id: str, reason: str) -> None:
+        self.execution_id = execution_id
+        self.reason = reason
+        super().__init__(reason)
+
+
 def buffer(connection: Connection, execution_id: str, name: str, payload: str, now: float) -> None:
     """Put a signal behind those of its name."""
     hidden = vault_of(connection).hide(payload, "signal", execution_id, name)
@@ -39,10 +53,17 @@ def waiting(connection: Connection, execution_id: str, name: str | None = None) 
     ]
 
 
-def match(connection: Connection, execution_id: str, now: float) -> bool:
+def match(connection: Connection, execution_id: str, now: float, *, must_read: bool = False) -> bool:
     """Give buffered signals to the calls that wait for them, both in their order; returns whether any was given.
 
-    The execution's row must be locked by this transaction.
+    The execution's row must be locked by this transaction. A signal that cannot be decrypted stays where it is, and with
+    it those behind it, for whoever has the key.
+
+    Args:
+        must_read: Whether that is an error: nobody looks again at a call that has begun to wait.
+
+    Raises:
+        UnreadableSignal: As `must_read` says.
     """
     wanted: dict[str, list[int]] = defaultdict(list)
     for call_id, name, _, _ in waiting(connection, execution_id):
@@ -58,7 +79,8 @@ def match(connection: Connection, execution_id: str, now: float) -> bool:
         for call_id, row in zip(call_ids, connection.execute(there).all(), strict=False):
             payload = vault_of(connection).show(row.payload, "signal", execution_id, name)
             if isinstance(payload, Unreadable):
-                # It stays where it is, and with it those behind it, for whoever has the key.
+                if must_read:
+                    raise UnreadableSignal(execution_id, payload.reason)
                 break
             connection.execute(delete(signals).where(signals.c.id == row.id))
             end_call(connection, execution_id, call_id, CallStatus.COMPLETED, payload, now)

@@ -64,12 +64,14 @@ from durable_monty.store.rows import (
 )
 from durable_monty.store.schedules import Schedules
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls, executions, workers, workflows
+from durable_monty.store.signals import UnreadableSignal
 from durable_monty.store.starting import Starting
 from durable_monty.store.steering import Steering
 from durable_monty.store.survey import Survey, survey
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
+from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS, UNREADABLE_NOTE
 from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
@@ -190,7 +192,8 @@ class Store:
         A turn is recorded only if its execution still has the version that the turn started from and is held by
         `worker`; a settlement only if its call is open and its attempt the current one. Nothing else of a stale
         turn is recorded, but settlements are, and a stale execution is woken. So is one that gets an outcome without a
-        turn if another worker holds it; it counts as stale as well.
+        turn if another worker holds it; it counts as stale as well. An execution that begins to wait for a signal which
+        is there and cannot be decrypted here is stale too, and tried again later.
 
         Args:
             wake: Executions that got an outcome without a turn, so that whoever may advance them does.
@@ -201,6 +204,7 @@ class Store:
         if not settlements and not turns and not wake:
             return CommitResult(frozenset(), frozenset())
         blocked: set[str] = set()
+        unreadable: dict[str, str] = {}
         while True:
             recordable = [turn for turn in turns if turn.execution_id not in blocked]
             wanted = [item for item in settlements if item.requires is None or item.requires not in blocked]
@@ -208,7 +212,12 @@ class Store:
                 result = self._commit_turns(worker, wanted, recordable, {*wake, *blocked}, now)
             except LateDelivery as late:
                 blocked |= late.executions
+            except UnreadableSignal as signal:
+                unreadable[signal.execution_id] = signal.reason
+                blocked.add(signal.execution_id)
             else:
+                for execution_id, reason in unreadable.items():
+                    self.defer(worker, execution_id, now + UNREADABLE_DELAY_SECONDS, reason)
                 return replace(result, stale=result.stale | blocked)
 
     def _commit_turns(
@@ -298,10 +307,10 @@ class Store:
         with self._connections.write() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def defer(self, worker: str, execution_id: str, wake_at: float, note: str) -> None:
-        """Give up the claim on an execution until `wake_at`, for a reason that `show` tells."""
+    def defer(self, worker: str, execution_id: str, wake_at: float, reason: str) -> None:
+        """Give up the claim on an execution that cannot be decrypted until `wake_at`; its note tells the reason."""
         mine = (executions.c.id == execution_id) & (executions.c.worker == worker)
-        values = {"worker": None, "wake_at": wake_at, "note": note, "status": _status_at_rest()}
+        values = {"worker": None, "wake_at": wake_at, "note": UNREADABLE_NOTE + reason, "status": _status_at_rest()}
         with self._connections.write() as connection:
             connection.execute(update(executions).where(mine, executions.c.status.in_(_ALIVE)).values(values))
 

@@ -20,6 +20,10 @@ from durable_monty.encryption import CannotDecrypt, Cipher
 from durable_monty.records import CallRow, Settlement, Snapshot, Turn
 
 PREFIX = "$sealed:"
+UNREADABLE_DELAY_SECONDS = 10.0
+"""How long until an execution, or a call, that could not be decrypted is tried again: another worker may have the key."""
+UNREADABLE_NOTE = "not readable here: "
+"""How the note of an execution begins that could not be decrypted when it was tried last."""
 _PREFIX_BYTES = PREFIX.encode()
 _OPTION = "durable_monty_vault"
 _OF_CALL = ("arguments", "outcome", "progress")

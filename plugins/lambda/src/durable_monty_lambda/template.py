@@ -56,6 +56,9 @@ def _parameters(*, is_durable: bool) -> dict[str, Any]:
             "Patterns of host functions that may run undecorated, with commas between", Default=""
         ),
         "SigningKey": text("The worker's [security] signing_key; empty: calls are not signed", Default="", NoEcho=True),
+        "PreviousSigningKeys": text(
+            "Earlier or later signing keys that are accepted as well, with commas between", Default="", NoEcho=True
+        ),
         "PythonRuntime": text(
             "The interpreter", Default="python3.13", AllowedValues=["python3.11", "python3.12", "python3.13"]
         ),
@@ -91,6 +94,7 @@ def _function(*, is_durable: bool) -> dict[str, Any]:
             "Variables": {
                 "DURABLE_MONTY_FUNCTIONS": {"Ref": "AllowedFunctions"},
                 "DURABLE_MONTY_SIGNING_KEY": {"Ref": "SigningKey"},
+                "DURABLE_MONTY_PREVIOUS_SIGNING_KEYS": {"Ref": "PreviousSigningKeys"},
             }
         },
     }
