@@ -20,6 +20,7 @@ from durable_monty.errors import PayloadUnreadable
 from durable_monty.identity import new_identity
 from durable_monty.models import Refused
 from durable_monty.sealing import seal, unseal
+from durable_monty.store import examining
 from support import functions as host
 from support.scripted import Scripted
 
@@ -34,6 +35,11 @@ LATE = 400
 @function(retry=Retry(attempts=50, first_delay_seconds=5000, max_delay_seconds=9000))
 def flaky() -> None:
     """Tried again for hours."""
+
+
+@function(retry=Retry(attempts=50, first_delay_seconds=1, max_delay_seconds=1))
+def hasty() -> None:
+    """Tried again at once."""
 
 
 @function(concurrency=1)
@@ -243,8 +249,69 @@ def test_a_call_that_fails_again_and_again(patient):
     patient.wait(LATE)
     found, stuck = patient.only()
     assert (found.kind, stuck.call_id, stuck.line) == ("failing", 0, 1)
-    assert "1 attempts failed, the last with user, ConnectionError: the far end is down" in stuck.detail
+    assert "attempts that failed: 1, the last with user, ConnectionError: the far end is down" in stuck.detail
     assert "the next begins at" in stuck.detail
+
+
+def test_a_call_that_fails_again_and_again_and_is_at_its_executor_right_now(patient):
+    """Found between its failures; an attempt that lasts is not taken for one of them."""
+    execution_id = patient.begin("await hasty()", [hasty])
+    for attempt in range(1, 8):
+        patient.wait(60)
+        (call,) = patient.claim_calls()
+        assert call.row.attempt == attempt
+        assert patient.kinds() == ({execution_id: "failing"} if attempt * 60 >= doctor.AFTER_SECONDS else {})
+        patient.service.fail_call(execution_id, 0, ConnectionError(f"number {attempt}"))
+    patient.wait(60)
+    patient.claim_calls()
+    found, stuck = patient.only()
+    assert (found.kind, stuck.call_id) == ("failing", 0)
+    assert "attempts that failed: 7, the last with user, ConnectionError: number 7; attempt 8 is at its" in stuck.detail
+    patient.wait(LATE)
+    assert patient.service.diagnose() == []
+
+
+def test_many_calls_that_failed_are_one_row(patient):
+    """Of each line the first one's failure is read, however many there are."""
+    code = "from asyncio import gather\nawait gather(*[flaky() for _ in range(50)])\nawait flaky()"
+    execution_id = patient.begin(code, [flaky])
+    for call_id in range(50):
+        patient.service.fail_call(execution_id, call_id, ConnectionError(f"call {call_id}"))
+    failures = patient.store.examining.last_failures([execution_id])
+    assert [(key, failure.message) for key, failure in failures.items()] == [
+        ((execution_id, flaky.path, 2, "pending"), "call 0")
+    ]
+
+
+def test_who_holds_a_limit_is_found_by_its_index(patient):
+    """However many calls have ended in this database."""
+    with patient.store._connections.read() as connection:
+        statement = f"EXPLAIN QUERY PLAN {examining._HOLDERS.text(connection)}"
+        (plan, *_) = connection.connection.driver_connection.execute(statement, {"key": "k"}).fetchall()
+    assert "calls_limited (limit_key=? AND status=?)" in plan[-1]
+
+
+def test_those_that_were_paused_and_those_that_were_not_are_told_apart(patient):
+    """One kind with two explanations is two paragraphs."""
+    worker = patient.service.runtime.lease.worker
+    for name, crashes in (("once", 1), ("thrice", 3)):
+        patient.service.start_execution("1", [], execution_id=name)
+        for number in range(1, crashes + 1):
+            assert patient.store.claim(worker, patient.now(), 1, [name])
+            patient.store.record_crash(worker, name, patient.now() if number < 3 else None, "crashed")
+    patient.wait(LATE)
+    found = {item.executions[0].execution_id: item for item in patient.service.diagnose()}
+    assert {item.kind for item in found.values()} == {"poisoned"}
+    assert "so it was paused" in found["thrice"].explanation
+    assert "paused" not in found["once"].explanation
+
+
+def test_of_many_signals_that_nobody_waits_for_some_are_named(patient):
+    patient.begin(SIGNAL, execution_id="e")
+    for number in range(8):
+        patient.service.signal("e", f"other{number}")
+    patient.wait(2 * DAY)
+    assert patient.only()[1].detail.endswith("'other3', 'other4', and 3 more")
 
 
 def test_a_limit_that_is_held_by_a_call_that_never_ends(patient):
@@ -531,6 +598,15 @@ def test_the_command_prints_no_control_characters(shop):
     printed += run(code=1)
     assert "title" in printed
     assert not set(printed) - {"\n"} & {chr(code) for code in (*range(32), 127, 0x9B, 0x202E)}
+
+
+def test_the_command_cuts_what_is_very_long(shop):
+    """`--json` has all of it."""
+    execution_id = shop.begin(SIGNAL)
+    shop.service.pause(execution_id, "why " * 1000)
+    assert "... and 3500 characters more, see --json" in run(code=1)
+    (found,) = json.loads(run("--json", code=1))
+    assert found["executions"][0]["detail"] == "why " * 1000
 
 
 def test_every_kind_is_explained_and_has_a_test():

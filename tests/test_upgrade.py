@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import venv
 from contextlib import closing
 from pathlib import Path
 
@@ -312,3 +313,61 @@ def test_old_and_new_workers_at_once_break_nothing(old_and_new):
             end()
     calls = [call for name in names for call in new.runtime.store.calls(name, "function")]
     assert [(call.status, call.attempt) for call in calls] == [("completed", 1)] * 32
+
+
+OLDER = """
+import sys
+sys.path.insert(0, {tests!r})
+from durable_monty import OrchestratorService, Worker, init_db
+service = OrchestratorService(init_db({url!r}, synchronous="NORMAL"))
+"""
+
+
+@pytest.fixture(scope="module")
+def monty_1_3(tmp_path_factory):
+    """An interpreter with Monty 1.3 in front of everything that this one has."""
+    folder = tmp_path_factory.mktemp("monty-1.3")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "pydantic-monty==1.3.0"]
+    subprocess.run(pip, check=True, timeout=300)
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (own,) = folder.glob("lib/*/site-packages")
+    (own / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
+    return python
+
+
+@pytest.mark.thorough
+def test_processes_of_monty_1_3_and_of_this_one_share_a_database(monty_1_3, database_url):
+    """Nothing is imitated: turns alternate between two processes, then both work at once."""
+    head = OLDER.format(tests=str(FOLDER.parent), url=database_url)
+
+    def start(source):
+        return subprocess.Popen([monty_1_3, "-c", head + source])
+
+    source = "total = 0\nfor i in range(4):\n    total = await add(total, i)\ntotal"
+    with OrchestratorService(init_db(database_url, synchronous="NORMAL"), Config()) as new:
+        new.start_execution(source, [host.add], execution_id="e")
+        new.process_execution("e")
+        total = 0
+        for call_id in range(4):
+            total += call_id
+            new.complete_call("e", call_id, total)
+            if call_id % 2:
+                new.process_execution("e")
+                continue
+            with start("service.process_execution('e')") as older:
+                assert older.wait(100) == 0
+            assert new.runtime.store.snapshot("e").monty_version == "1.3.0"
+            assert "dump format version 14 is newer than 13" in new.get_execution("e")["note"]
+        assert new.get_result("e") == 6
+        sleeping = (
+            "from asyncio import sleep\nx = 0\nfor i in range(8):\n    x = await add(x, 1)\n    await sleep(0.2)\nx"
+        )
+        names = [new.start_execution(sleeping, [host.add]) for _ in range(6)]
+        with start("Worker(service).run(until_complete=True)") as older:
+            Worker(new).run(until_complete=True)
+            assert older.wait(100) == 0
+        assert {new.get_result(name) for name in names} == {8}
+        calls = [call for name in (*names, "e") for call in new.runtime.store.calls(name, "function")]
+        assert {(call.status, call.attempt) for call in calls} == {("completed", 1)}

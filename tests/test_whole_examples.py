@@ -32,6 +32,8 @@ def load(monkeypatch):
     def load(folder, module):
         monkeypatch.syspath_prepend(str(EXAMPLES / folder))
         loaded.append(module)
+        # Other tests have modules of the same name.
+        sys.modules.pop(module, None)
         return importlib.import_module(module)
 
     yield load

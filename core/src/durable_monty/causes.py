@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from durable_monty import plugins
 from durable_monty.engine import CRASHES_BEFORE_PAUSE
-from durable_monty.errors import ConfigError, PluginError
-from durable_monty.interpreter import SandboxError
-from durable_monty.limits import Limit
-from durable_monty.models import Finding
-from durable_monty.runtime import Runtime
-from durable_monty.sealing import SnapshotRefused, unseal
-from durable_monty.store.examining import KnownWorker, LastFailure, Living, LivingCall
+from durable_monty.facts import Facts
+from durable_monty.store.examining import Living, LivingCall
 from durable_monty.store.vault import UNREADABLE_NOTE
 
 _START_WORKER = "start a worker: `durable-monty worker`, with the same configuration"
+_FEW_ATTEMPTS = 3
+_SHOWN_NAMES = 5
 _LOOK_AT_LOGS = "look at the logs of the workers, and restart them"
 
 
@@ -45,113 +41,6 @@ class Stuck:
     since: float | None = None
     call_id: int | None = None
     line: int | None = None
-
-
-class Facts:
-    """What is asked for once, however many executions it concerns.
-
-    Args:
-        checks: Whether executors are asked whether they can work.
-    """
-
-    def __init__(self, runtime: Runtime, after_seconds: float, waiting_seconds: float, *, checks: bool) -> None:
-        self._runtime = runtime
-        self._checks = checks
-        self._store = runtime.store.examining
-        self.now = runtime.clock()
-        self.late = self.now - after_seconds
-        self.long_ago = self.now - waiting_seconds
-        self.workers = {worker.id: worker for worker in self._store.workers()}
-        self.in_work = self._store.in_work()
-        self.failures: dict[tuple[str, str, int], LastFailure] = {}
-        self.signals: dict[str, list[str]] = {}
-        self._problems: dict[str, str | None] = {}
-        self._limits: dict[str, tuple[Limit, list[str]]] = {}
-        self._unreadable: dict[tuple[str, int], str | None] = {}
-
-    def read(self, page: Sequence[Living]) -> None:
-        """Read what is to be said about calls of these executions."""
-        retried = _having(page, lambda call: call.status == "pending" and call.attempt > 1)
-        waiting = _having(page, lambda call: call.kind == "signal" and call.is_open)
-        self.failures = self._store.last_failures(retried) if retried else {}
-        self.signals = self._store.unread_signals(waiting) if waiting else {}
-
-    @property
-    def has_worker(self) -> bool:
-        """Whether any worker is alive."""
-        return any(self.is_alive(name) for name in self.workers)
-
-    @property
-    def alive(self) -> int:
-        """How many workers are alive."""
-        return sum(self.is_alive(name) for name in self.workers)
-
-    def is_alive(self, worker: str | None) -> bool:
-        """Whether this worker has a lease that holds."""
-        known = self.workers.get(worker or "")
-        return known is not None and known.lease_until > self.now
-
-    def worker(self, name: str | None) -> KnownWorker | None:
-        """What is known about a worker."""
-        return self.workers.get(name or "")
-
-    def problem(self, executor: str) -> str | None:
-        """Why an executor cannot work as this configuration has it; None: nothing is known against it."""
-        if executor not in self._problems:
-            self._problems[executor] = self._problem(executor)
-        return self._problems[executor]
-
-    def limit(self, key: str) -> tuple[Limit, list[str]]:
-        """A limit, and some of the calls that occupy it."""
-        if key not in self._limits:
-            self._limits[key] = (Limit.of(self._store.limit_policy(key)), self._store.holders(key))
-        return self._limits[key]
-
-    @property
-    def monty_version(self) -> str:
-        """The Monty that is installed here."""
-        return self._runtime.interpreter.monty_version
-
-    def unreadable(self, living: Living) -> str | None:
-        """Why the Monty here cannot load the execution's snapshot; None: it can, or that is not the question."""
-        if living.monty_version is None or living.format is None:
-            return None
-        key = (living.monty_version, living.format)
-        if key not in self._unreadable:
-            self._unreadable[key] = self._try_to_load(living.id)
-        return self._unreadable[key]
-
-    def _problem(self, executor: str) -> str | None:
-        config = self._runtime.config
-        try:
-            plugin, options = config.plugin_of(executor)
-            loaded = plugins.load(executor, plugin, options)
-            findings = loaded.check() if self._checks else []
-        except (PluginError, ConfigError) as error:
-            findings = [Finding("error", str(error))]
-        errors = [item for item in findings if item.level == "error"]
-        return "; ".join(item.message for item in errors) or None
-
-    def _try_to_load(self, execution_id: str) -> str | None:
-        runtime = self._runtime
-        row = runtime.store.execution(execution_id)
-        snapshot = runtime.store.snapshot(execution_id)
-        if snapshot is None or row.status.is_terminal:
-            return None
-        try:
-            state = unseal(execution_id, row.version, snapshot, runtime.config.signing_key)
-        except SnapshotRefused:
-            # It may just have moved on; and this says nothing about others of the same format.
-            return None
-        workflow = runtime.store.workflow(row.workflow)
-        session = runtime.interpreter.open(workflow.functions, lambda offset: 0, execution_id)
-        try:
-            session.load(state)
-        except SandboxError as error:
-            return str(error)
-        finally:
-            session.close()
-        return None
 
 
 def judge(living: Living, facts: Facts) -> Stuck | None:
@@ -284,19 +173,7 @@ def _pending(living: Living, call: LivingCall, facts: Facts) -> Stuck | None:
 def _postponed(living: Living, call: LivingCall, facts: Facts, due_at: float) -> Stuck | None:
     """A call that is tried again and again."""
     if call.attempt > 1:
-        last = facts.failures.get((living.id, call.function, call.line))
-        failed = f"{last.kind}, {last.type}: {last.message}" if last is not None else "unknown"
-        return _of_call(
-            living,
-            call,
-            "failing",
-            call.function,
-            f"the call of {call.function} fails again and again",
-            "mend what it says; retries go on until the attempts of its policy are used up; `durable-monty cancel ID` "
-            "ends it now",
-            f"{call.attempt - 1} attempts failed, the last with {failed}; the next begins at {shown_utc(due_at)}",
-            call.created_at,
-        )
+        return _failing(living, call, facts, f"the next begins at {shown_utc(due_at)}")
     if due_at <= facts.now:
         # Given back a moment ago, or about to begin.
         return None
@@ -308,6 +185,22 @@ def _postponed(living: Living, call: LivingCall, facts: Facts, due_at: float) ->
         f"executor {call.executor!r} refuses the call, or raises when it is handed over, and it is offered again and again",
         f"`durable-monty executors check {call.executor}` where the workers run, and look at their logs: they say why",
         f"it is offered again at {shown_utc(due_at)}",
+        call.created_at,
+    )
+
+
+def _failing(living: Living, call: LivingCall, facts: Facts, now: str) -> Stuck:
+    last = facts.last_failure(living, call)
+    failed = f"{last.kind}, {last.type}: {last.message}" if last is not None else "unknown"
+    return _of_call(
+        living,
+        call,
+        "failing",
+        call.function,
+        f"the call of {call.function} fails again and again",
+        "mend what it says; retries go on until the attempts of its policy are used up; `durable-monty cancel ID` "
+        "ends it now",
+        f"attempts that failed: {call.attempt - 1}, the last with {failed}; {now}",
         call.created_at,
     )
 
@@ -390,6 +283,11 @@ def _in_work(living: Living, call: LivingCall, facts: Facts) -> Stuck | None:
             _LOOK_AT_LOGS,
             since=call.expires_at,
         )
+    if call.attempt > _FEW_ATTEMPTS and call.created_at <= facts.late:
+        last = facts.last_failure(living, call)
+        # One that has lasted for longer than that may well be the one that succeeds.
+        if last is not None and last.ended_at > facts.late:
+            return _failing(living, call, facts, f"attempt {call.attempt} is at its executor")
     if call.expires_at is None and call.created_at <= facts.long_ago:
         return _of_call(
             living,
@@ -440,9 +338,12 @@ def _waits_in_vain(living: Living, facts: Facts) -> Stuck | None:
     first = min(signals, key=lambda call: call.created_at)
     if first.created_at > facts.long_ago:
         return None
-    others = facts.signals.get(living.id, [])
+    names = facts.signals.get(living.id, [])
+    others = [repr(name) for name in names[:_SHOWN_NAMES]]
+    if len(names) > _SHOWN_NAMES:
+        others.append(f"and {len(names) - _SHOWN_NAMES} more")
     until = "it waits for ever" if first.due_at is None else f"it stops waiting at {shown_utc(first.due_at)}"
-    sent = f"; others were sent that it does not wait for: {', '.join(map(repr, others))}" if others else ""
+    sent = f"; others were sent that it does not wait for: {', '.join(others)}" if others else ""
     return _of_call(
         living,
         first,
@@ -494,7 +395,3 @@ def _of_call(
 def shown_utc(time: float) -> str:
     """A time in a sentence."""
     return dt.datetime.fromtimestamp(time, dt.UTC).isoformat(" ", "seconds").replace("+00:00", " UTC")
-
-
-def _having(page: Iterable[Living], wanted: Callable[[LivingCall], bool]) -> list[str]:
-    return [living.id for living in page if any(wanted(call) for call in living.calls)]

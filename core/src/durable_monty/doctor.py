@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from durable_monty.causes import Facts, Stuck, judge
+from durable_monty.causes import Stuck, judge
+from durable_monty.facts import Facts
 from durable_monty.runtime import Runtime
 from durable_monty.store.examining import PAGE, Waiter
 
@@ -65,9 +66,9 @@ def diagnose(
     ):  # fmt: skip
         if not number >= 0:
             raise ValueError(f"looking for stuck executions: {name} is {number!r}; it must be at least 0")
-    groups: dict[tuple[str, str], Diagnosis] = {}
+    groups: dict[tuple[str, str, str], Diagnosis] = {}
     for item in examine(runtime, after_seconds, waiting_seconds, checks=checks):
-        key = (item.kind, item.subject)
+        key = (item.kind, item.subject, item.explanation)
         known = groups.get(key)
         if known is None:
             known = Diagnosis(item.kind, item.subject, item.explanation, item.remedy, 0, item.since, ())

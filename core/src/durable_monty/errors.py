@@ -15,6 +15,7 @@
     │   └── FunctionRefused                  exists, but is not registered or not allowed
     ├── EncodeError            TypeError     a value that JSON and the codec cannot carry
     ├── DecodeError            ValueError    text that the codec did not write
+    ├── PayloadUnreadable                    stored under a key that is not known here, or changed in the database
     ├── SignatureMismatch      ValueError    an envelope or snapshot whose HMAC is missing or wrong
     ├── ExecutionNotFound      ValueError    no execution with that id
     ├── ExecutionConflict      ValueError    the id is taken by another start

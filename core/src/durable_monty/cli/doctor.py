@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _AFTER_SECONDS = 300.0
 _WAITING_AFTER_SECONDS = 86400.0
+_SHOWN_CHARACTERS = 500
 
 
 @click.command()
@@ -87,7 +88,13 @@ def _line(stuck: Stuck) -> str:
     where = "" if stuck.call_id is None else f" call {stuck.call_id}"
     where += "" if stuck.line is None else f" line {stuck.line}"
     since = "" if stuck.since is None else f" since {shown_time(stuck.since)}"
-    return f"{stuck.execution_id}{where}{since}" + (f": {stuck.detail}" if stuck.detail else "")
+    return f"{stuck.execution_id}{where}{since}" + (f": {_short(stuck.detail)}" if stuck.detail else "")
+
+
+def _short(detail: str) -> str:
+    """What a function has raised may be long; `--json` has all of it."""
+    more = len(detail) - _SHOWN_CHARACTERS
+    return detail if more <= 0 else f"{detail[:_SHOWN_CHARACTERS]}... and {more} characters more, see --json"
 
 
 def _summary(found: list[Diagnosis]) -> str:

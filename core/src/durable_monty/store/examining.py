@@ -35,20 +35,27 @@ GROUP BY execution_id, kind, function, line, status, executor, limit_key, worker
 ORDER BY execution_id, min(call_id)
 """)
 _WORKERS = Fixed("SELECT id, host, pid, lease_until FROM workers WHERE lease_until >= 0")
+# Of the first of alike calls only: a hundred thousand that failed are one row here too.
 _FAILURES = Fixed(f"""
-SELECT c.execution_id, c.call_id, c.function, c.line, a.attempt, a.ended_at, a.failure
+SELECT c.execution_id, c.call_id, c.function, c.line, c.status, a.attempt, a.ended_at, a.failure
 FROM calls c JOIN attempts a
     ON a.execution_id = c.execution_id AND a.call_id = c.call_id AND a.attempt = c.attempt - 1
-WHERE c.execution_id IN {THESE} AND c.batch IS NULL AND c.status = 'pending'
-ORDER BY a.ended_at
+WHERE (c.execution_id, c.call_id) IN (
+    SELECT execution_id, min(call_id) FROM calls
+    WHERE execution_id IN {THESE} AND batch IS NULL AND status IN ('pending', 'submitting', 'submitted')
+        AND attempt > 1
+    GROUP BY execution_id, function, line, status
+)
 """)
 _IN_WORK = Fixed("""
 SELECT executor, count(*) AS number FROM calls
 WHERE worker IS NOT NULL AND status IN ('submitting', 'submitted') GROUP BY executor
 """)
+# With the very words of the condition of `calls_limited`: otherwise SQLite reads every call there is.
 _HOLDERS = Fixed("""
 SELECT execution_id, call_id, created_at FROM calls
-WHERE limit_key = :key AND limit_key IS NOT NULL AND status IN ('submitting', 'submitted')
+WHERE limit_key = :key AND limit_key IS NOT NULL AND status IN ('pending', 'submitting', 'submitted')
+    AND status IN ('submitting', 'submitted')
 ORDER BY created_at LIMIT 3
 """)
 _LIMIT_POLICY = Fixed("""
@@ -150,7 +157,7 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class LastFailure:
-    """How the last attempt of a call ended that is to be tried again."""
+    """How the attempt before the one that is pending or in work ended."""
 
     type: str
     message: str
@@ -194,13 +201,13 @@ class Examining:
             rows = _LIMIT_POLICY.mappings(connection, {"key": limit_key})
         return dict(json.loads(rows[0]["policy"])) if rows and rows[0]["policy"] else {}
 
-    def last_failures(self, ids: Sequence[str]) -> dict[tuple[str, str, int], LastFailure]:
-        """Of calls that are to be tried again: how they failed last, by execution, function and line."""
+    def last_failures(self, ids: Sequence[str]) -> dict[tuple[str, str, int, str], LastFailure]:
+        """Of open calls that are tried again: how they failed last, by execution, function, line and status."""
         with self._connections.read_at_once() as connection:
             rows = _FAILURES.mappings(connection, {"ids": json.dumps(list(ids))})
         found = {}
         for row in rows:
-            key = row["execution_id"], row["function"], row["line"]
+            key = row["execution_id"], row["function"], row["line"], row["status"]
             place = f"failure {row['attempt']}", row["execution_id"], row["call_id"]
             text = self._connections.vault.show(row["failure"], *place)
             if isinstance(text, Unreadable):
