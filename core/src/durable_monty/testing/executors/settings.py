@@ -71,16 +71,20 @@ class AboutItself(Time):
 
     def test_neither_values_nor_secrets_are_logged(self, kit: Driver) -> None:
         """Arguments and results belong to the user; they may be secrets."""
-        handler = _Kept(("durable_monty", type(self._executor).__module__.partition(".")[0]))
-        root = logging.getLogger()
-        before = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.DEBUG)
+        names = ("durable_monty", type(self._executor).__module__.partition(".")[0])
+        handler = _Kept(names)
+        # Whatever was set up for the tests around it, everything is to be heard.
+        loggers = [logging.getLogger(name) for name in ("", *names)]
+        before = [logger.level for logger in loggers]
+        loggers[0].addHandler(handler)
+        for logger in loggers:
+            logger.setLevel(logging.DEBUG)
         try:
             kit.run(make_call(functions.echo, _SECRET), make_call(functions.fail, _SECRET))
         finally:
-            root.removeHandler(handler)
-            root.setLevel(before)
+            loggers[0].removeHandler(handler)
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
         told = [line for line in handler.lines if _SECRET in line]
         assert not told, f"a value is logged: {told[0]!r}"
 
