@@ -20,10 +20,7 @@ WORKLOADS = {*(f"W{number}" for number in range(1, 8)), "counts", "claims"}
 # Sources and annotations, values, threads and processes: what another interpreter may do in another way.
 ON_EVERY_PYTHON = (
     *("core/tests", "plugins/local/tests"),
-    *(
-        f"tests/test_{name}.py"
-        for name in ("author_kit", "children", "cli", "execution", "properties", "races", "seed", "service", "signals")
-    ),
+    *(f"tests/test_{name}.py" for name in ("author_kit", "cli", "execution", "properties", "seed", "service")),
 )
 
 # pyenv's shims of versions that are not switched on fail when they are run, which looks as if there was no such

@@ -48,10 +48,14 @@ class Database(ABC):
         """What a database takes: its pages, indexes and dead rows included, the write-ahead log not."""
 
     @abstractmethod
-    def commit_seconds(self, url: str) -> float:
-        """Time of one bare commit: a transaction that inserts one small row, through the driver, on one connection.
+    def commit_seconds(self, url: str, *, text: str = "a small row", synchronous: str = "FULL") -> float:
+        """Time of one bare commit: a transaction that inserts one row, through the driver, on one connection.
 
         Seven rounds of 40 such transactions; the median of the rounds' means.
+
+        Args:
+            text: What the row holds.
+            synchronous: For SQLite.
         """
 
 
@@ -81,13 +85,13 @@ class Sqlite(Database):
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
             return int(pages) * int(page_bytes)
 
-    def commit_seconds(self, url: str) -> float:
+    def commit_seconds(self, url: str, *, text: str = "a small row", synchronous: str = "FULL") -> float:
         with contextlib.closing(sqlite3.connect(_sqlite_file(url), isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={synchronous}")
             connection.execute(_CREATE)
-            insert = "INSERT INTO bare_commit VALUES (?, 'a small row')"
-            seconds = _seconds_per_call(lambda number: connection.execute(insert, (number,)))
+            insert = "INSERT INTO bare_commit VALUES (?, ?)"
+            seconds = _seconds_per_call(lambda number: connection.execute(insert, (number, text)))
             connection.execute(_DROP)
         return seconds
 
@@ -120,11 +124,11 @@ class Postgresql(Database):
         with psycopg.connect(url) as connection:
             return int(connection.execute("SELECT pg_database_size(current_database())").fetchone()[0])
 
-    def commit_seconds(self, url: str) -> float:
+    def commit_seconds(self, url: str, *, text: str = "a small row", synchronous: str = "FULL") -> float:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(_CREATE)
-            insert = "INSERT INTO bare_commit VALUES (%s, 'a small row')"
-            seconds = _seconds_per_call(lambda number: connection.execute(insert, (number,)))
+            insert = "INSERT INTO bare_commit VALUES (%s, %s)"
+            seconds = _seconds_per_call(lambda number: connection.execute(insert, (number, text)))
             connection.execute(_DROP)
         return seconds
 
