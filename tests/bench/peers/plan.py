@@ -10,9 +10,9 @@ WORKLOADS = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "counts", "claims")
 TITLES = {
     "W1": "W1: a chain of N steps, ms a step",
     "W2": "W2: a gather of N calls, ms a call",
-    "W3": "W3: N executions of 3 steps, s for all",
+    "W3": "W3: N executions of 3 steps, ms for all of them",
     "W4": "W4: SIGKILL after N steps; from imports done until the next call begins, ms",
-    "W5": "W5: N executions that wait; until all of them do, s",
+    "W5": "W5: N executions that wait, ms until all of them do",
     "W6": "W6: one step, from start to result, p50, ms",
     "W7": "W7: N calls through RQ and two SimpleWorkers, ms a call",
 }
