@@ -47,7 +47,13 @@ def kill(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@FORMS
+@pytest.mark.parametrize(
+    "keeps_data",
+    [
+        pytest.param(True, id="redis-with-aof"),
+        pytest.param(False, id="redis-without-persistence", marks=pytest.mark.thorough),
+    ],
+)
 def test_nothing_is_lost_while_processes_are_killed(tmp_path, postgresql_url, keeps_data):
     """The short form."""
     figures = kill(

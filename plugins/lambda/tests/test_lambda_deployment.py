@@ -123,7 +123,7 @@ def test_what_cannot_be_packed_is_named(tmp_path, arguments, words):
     assert words in " ".join(done.stderr.split())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_cfn_lint_accepts_the_templates_and_would_find_a_mistake(tmp_path):
     names = []
     for flags in ((), ("--payload-bucket",), ("--durable",), ("--durable", "--payload-bucket")):
