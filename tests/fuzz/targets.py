@@ -48,8 +48,16 @@ def fuzz_codec(data: bytes) -> None:
         # JSON can be nested more deeply than the codec writes, and can hold surrogates.
         return
     again = codec.loads(text)
-    assert repr(again) == repr(value) or isinstance(value, set | frozenset | dict | list | tuple)
+    assert _shows_the_same(again, value) or isinstance(value, set | frozenset | dict | list | tuple)
     assert codec.dumps(again) == text
+
+
+def _shows_the_same(one: object, other: object) -> bool:
+    try:
+        return repr(one) == repr(other)
+    except ValueError:
+        # A number with more digits than Python writes, somewhere in it; the texts, which have it in base 16, are compared.
+        return type(one) is type(other)
 
 
 def fuzz_values(data: bytes) -> None:

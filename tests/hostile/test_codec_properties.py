@@ -226,3 +226,10 @@ def test_an_error_about_a_large_thing_is_short():
         with pytest.raises(EncodeError) as raised:
             codec.dumps({key: [object()]})
         assert len(str(raised.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "tree", [{"$int": "0x" + "f" * 4000}, [{"$int": "-0x1" + "0" * 4000}]], ids=["alone", "within"]
+)
+def test_a_number_with_more_digits_than_python_writes_comes_back(tree):
+    TARGETS["codec"](json.dumps(tree).encode())
