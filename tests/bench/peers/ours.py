@@ -6,13 +6,13 @@ import contest  # first: it may pin the process
 
 # isort: split
 import contextlib
+import functools
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import counted
 import hosts
 from sqlalchemy import text
 
@@ -46,24 +46,14 @@ def main() -> None:
         WORKLOADS[chosen.workload](chosen)
 
 
-def chain(chosen: Any) -> None:
-    """W1: one chain of N steps; the worker is a thread, which has run one execution before."""
+def one(chosen: Any, code: str) -> None:
+    """W1 and W2: one execution of N steps or calls; the worker is a thread, which has run one execution before."""
     with _served(chosen) as service:
         began_at = time.perf_counter()
-        found = _result(service, CHAIN, {"n": chosen.n})
+        found = _result(service, code, {"n": chosen.n})
         seconds = time.perf_counter() - began_at
     contest.check(found, sum(range(chosen.n)))
-    contest.report(seconds=seconds, **counted.counts())
-
-
-def fan_out(chosen: Any) -> None:
-    """W2: one gather of N calls."""
-    with _served(chosen) as service:
-        began_at = time.perf_counter()
-        found = _result(service, FAN_OUT, {"n": chosen.n})
-        seconds = time.perf_counter() - began_at
-    contest.check(found, sum(range(chosen.n)))
-    contest.report(seconds=seconds, peak_bytes=contest.resident_bytes(peak=True), **counted.counts())
+    contest.report(seconds=seconds, peak_bytes=contest.resident_bytes(peak=True))
 
 
 def many(chosen: Any) -> None:
@@ -115,7 +105,14 @@ def latency(chosen: Any) -> None:
     contest.report(seconds=sum(times), **contest.quantiles(times))
 
 
-WORKLOADS = {"W1": chain, "W2": fan_out, "W3": many, "W4": resumed, "W5": waiting, "W6": latency}
+WORKLOADS = {
+    "W1": functools.partial(one, code=CHAIN),
+    "W2": functools.partial(one, code=FAN_OUT),
+    "W3": many,
+    "W4": resumed,
+    "W5": waiting,
+    "W6": latency,
+}
 
 
 def _opened(chosen: Any) -> OrchestratorService:
@@ -131,7 +128,6 @@ def _served(chosen: Any) -> Iterator[OrchestratorService]:
         thread.start()
         try:
             _result(service, CHAIN, {"n": 1})  # the first one pays for the sandbox and the type check
-            counted.begin()
             yield service
         finally:
             worker.stop()
