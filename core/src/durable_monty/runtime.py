@@ -10,7 +10,7 @@ from durable_monty.bell import Bell
 from durable_monty.config import Config
 from durable_monty.engine import Engine
 from durable_monty.errors import EncodeError
-from durable_monty.interpreter import Interpreter, Limits, too_large
+from durable_monty.interpreter import Interpreter, Limits, fitting
 from durable_monty.lease import Lease
 from durable_monty.planning import Planner
 from durable_monty.store import Store
@@ -66,11 +66,10 @@ class Runtime:
         Raises:
             EncodeError: It is.
         """
-        most = self.interpreter.limits.max_value_bytes
-        size = len(text) if text.isascii() else len(text.encode())
-        if size > most:
-            raise EncodeError(too_large(what, size, most))
-        return text
+        try:
+            return fitting(text, what, self.interpreter.limits.max_value_bytes)
+        except ValueError as error:
+            raise EncodeError(str(error)) from None
 
     def want_look(self) -> None:
         """Have the worker look at the database now. May be called from any thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic_monty import MontyCrashedError as SandboxCrashed
 from pydantic_monty import MontyError as SandboxError
 
-from durable_monty.interpreter.budget import DEFAULT_MAX_VALUE_BYTES, Limits, too_large
+from durable_monty.interpreter.budget import DEFAULT_MAX_VALUE_BYTES, Limits, fitting, too_large
 from durable_monty.interpreter.check import check_source
 from durable_monty.interpreter.pool import Interpreter
 from durable_monty.interpreter.session import Announced, Answer, Mark, Progress, Raised, Session, UndumpableState
@@ -26,5 +26,6 @@ __all__ = [
     "SourceMap",
     "UndumpableState",
     "check_source",
+    "fitting",
     "too_large",
 ]

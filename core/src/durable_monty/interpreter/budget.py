@@ -127,10 +127,7 @@ class Budget:
         Raises:
             ValueError: It is.
         """
-        size = len(text) if text.isascii() else len(text.encode())
-        if size > self.limits.max_value_bytes:
-            raise ValueError(too_large(what, size, self.limits.max_value_bytes))
-        return text
+        return fitting(text, what, self.limits.max_value_bytes)
 
     def shown(self, text: str) -> str:
         """What of a printed text is passed on."""
@@ -144,6 +141,18 @@ class Budget:
             f"{text[:left]}\n(more than {self.limits.max_print_characters} characters printed in one turn, the rest is "
             "dropped: [interpreter] max_print_characters)\n"
         )
+
+
+def fitting(text: str, what: str, most: int) -> str:
+    """The text of a value, if it has no more bytes than `most`.
+
+    Raises:
+        ValueError: It has.
+    """
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > most:
+        raise ValueError(too_large(what, size, most))
+    return text
 
 
 def too_large(what: str, size: int, most: int) -> str:
