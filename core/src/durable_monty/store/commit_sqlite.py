@@ -91,23 +91,12 @@ def commit(
         LateDelivery: A turn has delivered an outcome that is not its call's; nothing may be kept of this transaction.
     """
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    return _commit(driver, worker, settlements, turns, wake, now)
-
-
-def _commit(
-    connection: sqlite3.Connection,
-    worker: str,
-    settlements: Sequence[Settlement],
-    turns: Sequence[Turn],
-    wake: Collection[str],
-    now: float,
-) -> CommitResult:
-    recorded = [turn for turn in turns if _run(connection, _TURN, [turn_values(turn, worker)])]
+    recorded = [turn for turn in turns if _run(driver, _TURN, [turn_values(turn, worker)])]
     stale = frozenset(turn.execution_id for turn in turns) - {turn.execution_id for turn in recorded}
     deliveries = {(turn.execution_id, item.call_id): item for turn in recorded for item in turn.deliveries}
     delivered = set(deliveries)
     wanted = [item for item in settlements if item.requires is None or item.requires not in stale]
-    ignored = _settle(connection, wanted, deliveries)
+    ignored = _settle(driver, wanted, deliveries)
     late = {
         item.execution_id
         for item in wanted
@@ -117,7 +106,7 @@ def _commit(
     if late:
         raise LateDelivery(late)
     _run(
-        connection,
+        driver,
         _DELIVER,
         [
             {"execution_id": key[0], "call_id": key[1], "batch": item.batch, "position": item.position}
@@ -125,44 +114,44 @@ def _commit(
         ],
     )
     for turn in recorded:
-        _record(connection, turn)
-    _run(connection, _WAKE, [{"id": execution_id, "now": now} for execution_id in {*wake, *stale}])
+        _record(driver, turn)
+    _run(driver, _WAKE, [{"id": execution_id, "now": now} for execution_id in {*wake, *stale}])
     lost = {
         execution_id
         for execution_id in unmoved(settlements, turns, wake)
-        if _run(connection, _WAKE_LOST, [{"id": execution_id, "now": now, "worker": worker}])
+        if _run(driver, _WAKE_LOST, [{"id": execution_id, "now": now, "worker": worker}])
     }
     return CommitResult(stale | lost, ignored)
 
 
 def _settle(
-    connection: sqlite3.Connection, settlements: Sequence[Settlement], deliveries: dict[tuple[str, int], Delivery]
+    driver: sqlite3.Connection, settlements: Sequence[Settlement], deliveries: dict[tuple[str, int], Delivery]
 ) -> frozenset[str]:
     """Record outcomes, each together with its delivery if it has one; returns the job ids of the late ones."""
     rows = [settlement_values(item, deliveries.pop((item.execution_id, item.call_id), None)) for item in settlements]
-    if _run(connection, _SETTLE, rows) == len(rows):
+    if _run(driver, _SETTLE, rows) == len(rows):
         return frozenset()
     return frozenset(
         job_id_of(item.execution_id, item.call_id, item.attempt)
         for item, row in zip(settlements, rows, strict=True)
-        if connection.execute(_IS_SETTLED, row).fetchone() is None
+        if driver.execute(_IS_SETTLED, row).fetchone() is None
     )
 
 
-def _record(connection: sqlite3.Connection, turn: Turn) -> None:
+def _record(driver: sqlite3.Connection, turn: Turn) -> None:
     """Record what hangs on a turn whose execution row is written."""
     cancelled = [{"execution_id": turn.execution_id, "call_id": call_id, "at": turn.at} for call_id in turn.cancelled]
-    _run(connection, _CANCEL, cancelled)
-    _run(connection, _INSERT_CALL, [call_values(turn.execution_id, call) for call in turn.calls])
+    _run(driver, _CANCEL, cancelled)
+    _run(driver, _INSERT_CALL, [call_values(turn.execution_id, call) for call in turn.calls])
     if turn.snapshot is not None:
-        _run(connection, _PUT_SNAPSHOT, [snapshot_values(turn)])
+        _run(driver, _PUT_SNAPSHOT, [snapshot_values(turn)])
     elif turn.status in (ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED):
         # A failed one keeps its last good state, to be retried from.
-        _run(connection, _DROP_SNAPSHOT, [{"execution_id": turn.execution_id}])
+        _run(driver, _DROP_SNAPSHOT, [{"execution_id": turn.execution_id}])
 
 
-def _run(connection: sqlite3.Connection, sql: str, rows: Sequence[dict[str, Any]]) -> int:
+def _run(driver: sqlite3.Connection, sql: str, rows: Sequence[dict[str, Any]]) -> int:
     """Run once per row of parameters; returns how many rows of the table were touched."""
     if not rows:
         return 0
-    return connection.execute(sql, rows[0]).rowcount if len(rows) == 1 else connection.executemany(sql, rows).rowcount
+    return driver.execute(sql, rows[0]).rowcount if len(rows) == 1 else driver.executemany(sql, rows).rowcount

@@ -11,36 +11,18 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
+from sqlalchemy import Float, Integer, Text
+
 from durable_monty.models import ExecutionStatus
 from durable_monty.records import Settlement, Turn
 from durable_monty.store.rows import call_values, settlement_values, snapshot_values, turn_values
+from durable_monty.store.schema import calls
 
-# A call that has just been made has nothing in the other columns. psycopg remembers how it has parsed a statement of
-# at most 50 parameters.
-_CALL_COLUMNS = {
-    "execution_id": "text",
-    "call_id": "int",
-    "kind": "text",
-    "function": "text",
-    "arguments": "text",
-    "line": "int",
-    "blocking": "int",
-    "executor": "text",
-    "queue": "text",
-    "priority": "int",
-    "timeout_seconds": "float8",
-    "resources": "text",
-    "status": "text",
-    "attempt": "int",
-    "lost": "int",
-    "worker": "text",
-    "due_at": "float8",
-    "created_at": "float8",
-    "scope": "text",
-    "limit_key": "text",
-    "policy": "text",
-    "expires_at": "float8",
-}
+# A call that has just been made has nothing in these. Left out, because psycopg remembers how it has parsed a statement
+# of at most 50 parameters.
+_NOT_YET = ("token", "ended_at", "outcome", "batch", "position", "progress")
+_KINDS = {Text: "text", Integer: "int", Float: "float8"}
+_CALL_COLUMNS = {column.name: _KINDS[type(column.type)] for column in calls.c if column.name not in _NOT_YET}
 _TAKEN = """taken AS (
     SELECT 1 FROM calls
     WHERE execution_id = %(id)s AND call_id = %(ended_call)s AND attempt = %(ended_attempt)s
