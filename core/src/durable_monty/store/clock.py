@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from sqlalchemy import text
-
 from durable_monty.store.connections import Connections
+from durable_monty.store.fixed import Fixed
 
-_NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
+_NOW = Fixed("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
 
 
 class DatabaseClock:
@@ -52,11 +51,10 @@ class DatabaseClock:
         with self._lock:
             if self._zero is not None and time.monotonic() - self._asked_at < older_than_seconds:
                 return
-            with self._connections.read() as connection:
-                # The first statement of a transaction opens it as well; what takes the time is not to count.
-                connection.execute(_NOW)
+            with self._connections.read_at_once() as connection:
+                # Connected by now: that is not to count.
                 before = time.monotonic()
-                now: float = connection.execute(_NOW).scalar_one()
+                now: float = _NOW.mappings(connection, {})[0]["now"]
                 after = time.monotonic()
             self._asked_at = after
             # Within what the question took nothing is known better than before, and time had better not go back.
