@@ -13,7 +13,7 @@ from durable_monty.held import Held
 from durable_monty.interpreter import Session
 from durable_monty.records import CommitResult
 from durable_monty.store import claiming, commit_sqlite, signals, store
-from durable_monty.store.fixed import THESE, Fixed
+from durable_monty.store.fixed import Fixed
 from durable_monty.turns import TurnRunner
 
 
@@ -126,16 +126,10 @@ def _refused_outcomes_kept() -> list[Change]:
 
 
 def _dead_may_claim() -> list[Change]:
-    from sqlalchemy import true
-
-    guard = "AND (EXISTS (SELECT 1 FROM workers"
-    before, after = claiming._CLAIM.split(guard)
-    unguarded = before + after[after.index("ORDER BY") :]
-    claims = [
-        (claiming, "_CLAIM_DUE", Fixed(unguarded.replace("{chosen}", "wake_at <= :now"))),
-        (claiming, "_CLAIM_THESE", Fixed(unguarded.replace("{chosen}", f"id IN {THESE}"))),
-    ]
-    return [*claims, (store, "_may_claim", lambda worker: true())]
+    guard = Fixed(claiming.MAY_CLAIM)._sqlite
+    claims = (claiming._CLAIM_DUE, claiming._CLAIM_THESE, claiming._CLAIM_CALLS, store._TAKE_OVER)
+    assert all(guard in claim._sqlite for claim in claims)
+    return [(claim, "_sqlite", claim._sqlite.replace(guard, "TRUE")) for claim in claims]
 
 
 def _newer_attempts_ignored() -> list[Change]:

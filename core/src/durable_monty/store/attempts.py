@@ -12,7 +12,7 @@ from durable_monty.codec import check_readable
 from durable_monty.models import CallStatus, Failure, job_id_of
 from durable_monty.records import NextAttempt
 from durable_monty.store.schema import OPEN_STATUSES, attempts, calls
-from durable_monty.store.vault import vault_of
+from durable_monty.store.vault import failure_of, vault_of
 
 
 def failure_text(failure: Failure) -> str:
@@ -76,7 +76,7 @@ def record_attempt(connection: Connection, item: NextAttempt) -> None:
                 attempt=item.attempt,
                 ended_at=item.ended_at,
                 failure=vault_of(connection).hide(
-                    failure_text(item.failure), f"failure {item.attempt}", item.execution_id, item.call_id
+                    failure_text(item.failure), failure_of(item.attempt), item.execution_id, item.call_id
                 ),
             )
         )

@@ -7,26 +7,37 @@ from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection
 
-from durable_monty.records import CallRow, Claimed, ExecutionRow, Snapshot, WorkflowRecord
+from durable_monty.records import CallRow, Claimed, DueCall, ExecutionRow, Snapshot, WorkflowRecord
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
+from durable_monty.store.limits import RANK, in_order
 from durable_monty.store.rows import CALL_COLUMNS, EXECUTION_COLUMNS, call_row, execution_row, snapshot_record
 from durable_monty.store.vault import vault_of
 
-# Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since.
+MAY_CLAIM = """(EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
+    OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))"""
+"""Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since."""
+
 # Columns by name, here and elsewhere: PostgreSQL refuses a statement that it has parsed before if a newer version has
 # added a column to what `*` stands for, and a worker that runs would be of no more use.
 _CLAIM = f"""
 UPDATE executions SET worker = :worker, status = 'running' WHERE id IN (
     SELECT id FROM executions
     WHERE {{chosen}} AND (worker IS NULL OR worker = :worker) AND status IN ('scheduled', 'running', 'waiting')
-        AND (EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {{FOR SHARE}})
-            OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))
+        AND {MAY_CLAIM}
     ORDER BY wake_at LIMIT :limit {{FOR UPDATE SKIP LOCKED}}
 ) RETURNING {", ".join(EXECUTION_COLUMNS)}
 """
 _CLAIM_DUE = Fixed(_CLAIM.replace("{chosen}", "wake_at <= :now"))
 _CLAIM_THESE = Fixed(_CLAIM.replace("{chosen}", f"id IN {THESE}"))
+# Written so that only the index that has them in their order fits.
+_CLAIM_CALLS = Fixed(f"""
+UPDATE calls SET status = 'submitting', worker = :worker, due_at = NULL WHERE (execution_id, call_id) IN (
+    SELECT execution_id, call_id FROM calls
+    WHERE status = 'pending' AND limit_key IS NULL AND executor = :executor AND due_at + 0.0 <= :now AND {MAY_CLAIM}
+    ORDER BY {RANK} LIMIT :limit {{FOR UPDATE SKIP LOCKED}}
+) RETURNING {", ".join(CALL_COLUMNS)}
+""")
 # The state as bytes, whatever somebody has put into that column of SQLite.
 _SNAPSHOTS = Fixed(f"""
 SELECT execution_id, version, monty_version, format, digest, {{snapshot|CAST(snapshot AS BLOB) AS snapshot}}
@@ -57,6 +68,13 @@ class Claiming:
             else:
                 found = _CLAIM_THESE.mappings(connection, {**parameters, "ids": json.dumps(list(ids))})
             return self._load(connection, [execution_row(row, self._connections.vault) for row in found])
+
+    def claim_calls(self, worker: str, executor: str, now: float, limit: int) -> list[DueCall]:
+        """See `Store.claim_calls`."""
+        parameters = {"worker": worker, "executor": executor, "now": now, "limit": limit}
+        with self._connections.write_at_once() as connection:
+            found = _CLAIM_CALLS.mappings(connection, parameters)
+            return in_order(DueCall(row["execution_id"], call_row(row, self._connections.vault)) for row in found)
 
     def snapshot(self, execution_id: str) -> Snapshot | None:
         """The execution's snapshot, or None."""

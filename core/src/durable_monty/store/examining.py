@@ -15,6 +15,7 @@ from durable_monty.errors import PayloadUnreadable
 from durable_monty.store.attempts import read_failure
 from durable_monty.store.connections import Connections
 from durable_monty.store.fixed import THESE, Fixed
+from durable_monty.store.vault import failure_of
 
 PAGE = 500
 """Executions read at a time."""
@@ -208,7 +209,7 @@ class Examining:
         found = {}
         for row in rows:
             key = row["execution_id"], row["function"], row["line"], row["status"]
-            place = f"failure {row['attempt']}", row["execution_id"], row["call_id"]
+            place = failure_of(row["attempt"]), row["execution_id"], row["call_id"]
             text = self._connections.vault.show(row["failure"], *place)
             if isinstance(text, Unreadable):
                 # The others are still to be told.

@@ -18,7 +18,7 @@ from durable_monty.errors import PayloadUnreadable
 from durable_monty.records import Snapshot
 from durable_monty.store.connections import Connections
 from durable_monty.store.schema import attempts, calls, executions, schedules, signals, snapshots
-from durable_monty.store.vault import PREFIX, Vault
+from durable_monty.store.vault import OF_CALL, OF_EXECUTION, PREFIX, Vault, failure_of
 
 _ROWS = 200
 
@@ -33,12 +33,12 @@ class _Texts:
 
 
 _TEXTS = (
-    _Texts(executions, ("inputs", "output", "error", "memo"), lambda row, name: (name, row["id"])),
-    _Texts(calls, ("arguments", "outcome", "progress"), lambda row, name: (name, row["execution_id"], row["call_id"])),
+    _Texts(executions, OF_EXECUTION, lambda row, name: (name, row["id"])),
+    _Texts(calls, OF_CALL, lambda row, name: (name, row["execution_id"], row["call_id"])),
     _Texts(
         attempts,
         ("failure",),
-        lambda row, name: (f"{name} {row['attempt']}", row["execution_id"], row["call_id"]),
+        lambda row, _: (failure_of(row["attempt"]), row["execution_id"], row["call_id"]),
     ),
     _Texts(signals, ("payload",), lambda row, _: ("signal", row["execution_id"], row["name"])),
     _Texts(schedules, ("inputs",), lambda row, _: ("schedule", row["name"])),

@@ -12,7 +12,7 @@ from durable_monty.models import ExecutionStatus
 from durable_monty.store.connections import Connections
 from durable_monty.store.schema import attempts, calls, executions, tags, workflows
 from durable_monty.store.starting import forget, is_awaited
-from durable_monty.store.vault import vault_of
+from durable_monty.store.vault import failure_of, vault_of
 
 ENDED = tuple(status.value for status in ExecutionStatus if status.is_terminal)
 """Statuses of executions that have ended."""
@@ -119,7 +119,7 @@ def _read(connection: Connection, execution_id: str, ended_at: float) -> Ended |
     for call in of_it["calls"]:
         vault.show_call(execution_id, call)
     for item in of_it["attempts"]:
-        item["failure"] = vault.show(item["failure"], f"failure {item['attempt']}", execution_id, item["call_id"])
+        item["failure"] = vault.show(item["failure"], failure_of(item["attempt"]), execution_id, item["call_id"])
     return Ended(
         execution, dict(workflow), of_it["calls"], of_it["attempts"], {item.name: item.value for item in found_tags}
     )

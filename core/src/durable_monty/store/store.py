@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     RowMapping,
     bindparam,
@@ -18,8 +17,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    text,
-    tuple_,
     update,
 )
 from sqlalchemy import Engine as DatabaseEngine
@@ -43,7 +40,7 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
-from durable_monty.store.claiming import Claiming
+from durable_monty.store.claiming import MAY_CLAIM, Claiming
 from durable_monty.store.clock import DatabaseClock
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
@@ -51,7 +48,7 @@ from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.examining import Examining
 from durable_monty.store.fixed import Fixed
-from durable_monty.store.limits import RANK, Limits, in_order
+from durable_monty.store.limits import Limits
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
 from durable_monty.store.reencryption import reencrypt
@@ -71,13 +68,16 @@ from durable_monty.store.survey import Survey, survey
 from durable_monty.store.telling import Telling
 from durable_monty.store.times import Times
 from durable_monty.store.transactions import CallTransactions
-from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS, UNREADABLE_NOTE
+from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS, UNREADABLE_NOTE, failure_of
 from durable_monty.texts import is_storable
 
 _AT_EXECUTOR = (CallStatus.SUBMITTING.value, CallStatus.SUBMITTED.value)
 _SELECT_EXECUTION = f"SELECT {', '.join(EXECUTION_COLUMNS)} FROM executions WHERE id = :id"
 _EXECUTION = Fixed(_SELECT_EXECUTION)
 _LOCKED_EXECUTION = Fixed(_SELECT_EXECUTION + " {FOR UPDATE}")
+_TAKE_OVER = Fixed(f"""
+UPDATE workers SET lease_until = :taken_at WHERE id = :dead AND lease_until = :lease_until AND {MAY_CLAIM} RETURNING id
+""")
 # Not `in_`: SQLAlchemy does not take that for several rows of parameters at once.
 _AT_EXECUTOR_STILL = update(calls).where(
     calls.c.execution_id == bindparam("of_execution"),
@@ -322,27 +322,7 @@ class Store:
         Those that have waited longest come first, each unit of priority counting as a minute; calls under a limit are
         claimed by `limits.claim`.
         """
-        # Written so that only the index that has them in their order fits.
-        chosen = (
-            select(calls.c.execution_id, calls.c.call_id)
-            .where(
-                text("status = 'pending' AND limit_key IS NULL"),
-                calls.c.executor == executor,
-                calls.c.due_at + 0.0 <= now,
-                _may_claim(worker),
-            )
-            .order_by(text(RANK))
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        statement = (
-            update(calls)
-            .where(tuple_(calls.c.execution_id, calls.c.call_id).in_(chosen))
-            .values(status=CallStatus.SUBMITTING.value, worker=worker, due_at=None)
-            .returning(calls)
-        )
-        with self._connections.write() as connection:
-            return in_order(self._due_call(row) for row in connection.execute(statement).mappings())
+        return self._claiming.claim_calls(worker, executor, now, limit)
 
     def pending_executors(self, now: float) -> set[str]:
         """The executors that have pending calls whose time has come."""
@@ -416,11 +396,6 @@ class Store:
         Returns:
             The dead worker's open jobs, or None if it turned out to be alive or another worker was faster.
         """
-        gone = (
-            update(workers)
-            .where(workers.c.id == dead, workers.c.lease_until == lease_until, _may_claim(heir))
-            .values(lease_until=-now)
-        )
         forgotten = delete(workers).where(workers.c.lease_until < 0, workers.c.lease_until > _REMEMBERED_SECONDS - now)
         jobs = (
             update(calls)
@@ -429,7 +404,8 @@ class Store:
             .returning(calls)
         )
         with self._connections.write() as connection:
-            if connection.execute(gone).rowcount == 0:
+            gone = {"dead": dead, "lease_until": lease_until, "worker": heir, "taken_at": -now}
+            if not _TAKE_OVER.mappings(connection, gone):
                 return None
             connection.execute(forgotten)
             connection.execute(
@@ -517,7 +493,7 @@ class Store:
                     row.call_id,
                     row.attempt,
                     row.ended_at,
-                    show(row.failure, f"failure {row.attempt}", execution_id, row.call_id),
+                    show(row.failure, failure_of(row.attempt), execution_id, row.call_id),
                 )
                 for row in connection.execute(query)
             ]
@@ -547,12 +523,6 @@ class Store:
             row = connection.execute(select(workflows).where(workflows.c.digest == digest)).mappings().one()
             record = self._workflows[digest] = workflow_record(row)
         return record
-
-
-def _may_claim(worker: str) -> ColumnElement[bool]:
-    """Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since."""
-    mine = select(workers.c.id).where(workers.c.id == worker)
-    return or_(mine.where(workers.c.lease_until >= 0).with_for_update(read=True).exists(), ~mine.exists())
 
 
 def _status_at_rest() -> Any:

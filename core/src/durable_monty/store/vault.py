@@ -26,8 +26,9 @@ UNREADABLE_NOTE = "not readable here: "
 """How the note of an execution begins that could not be decrypted when it was tried last."""
 _PREFIX_BYTES = PREFIX.encode()
 _OPTION = "durable_monty_vault"
-_OF_CALL = ("arguments", "outcome", "progress")
-_OF_EXECUTION = ("inputs", "output", "error", "memo")
+OF_CALL = ("arguments", "outcome", "progress")
+OF_EXECUTION = ("inputs", "output", "error", "memo")
+"""Columns of these tables that are encrypted, each as a text of its own kind."""
 _DIGEST_BYTES = 32
 
 
@@ -105,16 +106,16 @@ class Vault:
 
     def show_call(self, execution_id: str, values: dict[str, Any]) -> None:
         """Replace what is hidden in a call's row."""
-        self.show_values(values, _OF_CALL, execution_id, values["call_id"])
+        self.show_values(values, OF_CALL, execution_id, values["call_id"])
 
     def show_execution(self, values: dict[str, Any]) -> None:
         """Replace what is hidden in an execution's row."""
-        self.show_values(values, _OF_EXECUTION, values["id"])
+        self.show_values(values, OF_EXECUTION, values["id"])
 
     def hide_execution(self, values: dict[str, Any]) -> dict[str, Any]:
         """An execution's row as it is stored."""
         if self.is_hiding:
-            for name in _OF_EXECUTION:
+            for name in OF_EXECUTION:
                 values[name] = self.hide(values[name], name, values["id"])
         return values
 
@@ -134,7 +135,7 @@ class Vault:
         )
 
     def _hidden_call(self, execution_id: str, call: CallRow) -> CallRow:
-        hidden = {name: self.hide(getattr(call, name), name, execution_id, call.call_id) for name in _OF_CALL}
+        hidden = {name: self.hide(getattr(call, name), name, execution_id, call.call_id) for name in OF_CALL}
         return replace(call, **hidden)
 
     def _opened(self, parts: Sequence[Any], context: bytes) -> bytes:
@@ -173,6 +174,11 @@ def vault_of(connection: Connection) -> Vault:
     """The vault of a connection's database."""
     found: Vault = connection.get_execution_options().get(_OPTION, PLAIN)
     return found
+
+
+def failure_of(attempt: int) -> str:
+    """The kind of text that the failure of an attempt is."""
+    return f"failure {attempt}"
 
 
 def _context(kind: str, execution_id: str, call_id: int | str) -> bytes:
