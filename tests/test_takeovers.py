@@ -27,6 +27,10 @@ def second(i): ...
 def third(i): ...
 
 
+def outcome(call_id, value, attempt=1):
+    return Settlement("it", call_id, attempt, CallStatus.COMPLETED, codec.dumps(value), 1.0)
+
+
 class Process:
     """One of several on the same database."""
 
@@ -37,8 +41,7 @@ class Process:
         self.engine = self.service.runtime.engine
 
     def settle(self, call_id, value, attempt=1):
-        item = Settlement("it", call_id, attempt, CallStatus.COMPLETED, codec.dumps(value), 1.0)
-        return self.engine.advance([item])
+        return self.engine.advance([outcome(call_id, value, attempt)])
 
     def result(self):
         while self.service.runtime.store.survey(self.service.runtime.lease.worker, 1e12).has_execution:
@@ -81,6 +84,18 @@ def test_the_holder_does_not_keep_an_outcome_that_the_store_refused(processes):
     (call,) = [row for row in holder.service.runtime.store.calls("it") if row.call_id == 0]
     assert (call.status, call.batch) == ("pending", None)
     holder.settle(0, "c", attempt=2)
+    assert holder.result() == [["a", "b"], "c"]
+
+
+def test_of_the_outcomes_of_two_attempts_that_come_at_once_the_holder_takes_the_later_one(processes):
+    """It knows the first attempt only, whose outcome comes first: neither may be taken for the other, or be forgotten."""
+    holder, other = processes
+    fail(other, 0, 1)
+    advanced = holder.engine.advance([outcome(0, "late", 1), outcome(1, "a"), outcome(0, "c", 2)])
+    assert {"it-0-1", "it-0-2"} <= advanced.settled
+    (call,) = [row for row in holder.service.runtime.store.calls("it") if row.call_id == 0]
+    assert (call.status, call.attempt, call.outcome) == ("completed", 2, codec.dumps("c"))
+    holder.settle(2, "b")
     assert holder.result() == [["a", "b"], "c"]
 
 

@@ -241,7 +241,7 @@ class Engine:
         touched: list[Held] = []
         fresh: list[Settlement] = []
         taken: list[Settlement] = []
-        for item in settlements:
+        for item in _newest(settlements):
             held = self._held.get(item.execution_id)
             if held is not None and held.has_ended(item):
                 # Not to the store: what a turn delivers now may be what this call ended with, and one commit says one
