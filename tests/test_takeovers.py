@@ -99,6 +99,36 @@ def test_of_the_outcomes_of_two_attempts_that_come_at_once_the_holder_takes_the_
     assert holder.result() == [["a", "b"], "c"]
 
 
+@pytest.mark.parametrize(("cleanup", "status"), [("pass", "cancelled"), ("await third(9)", "waiting")])
+@pytest.mark.parametrize("function", ["first", "second"])
+def test_a_turn_that_cancels_an_attempt_which_is_over_is_void(store, monkeypatch, cleanup, status, function):
+    """Another worker begins the next attempt while the holder runs the turn; that attempt must not outlive the turn."""
+    holder, other = Process(store), Process(store)
+    head = "from asyncio import gather\nfrom durable_monty.flow import timeout\n"
+    code = f"{head}try:\n    await timeout(gather(first(1), second(2)), 1000)\nfinally:\n    {cleanup}"
+    holder.service.start_execution(code, [first, second, third], execution_id="it", check=False)
+    holder.engine.advance_due()
+    holder.service.cancel("it", "enough")
+    (over,) = [call.call_id for call in store.calls("it") if call.function.endswith(function)]
+    commit, failed = store.commit, []
+
+    def overtaken(*arguments):
+        if not failed:
+            failed.append(0)
+            fail(other, over, 1)
+        return commit(*arguments)
+
+    monkeypatch.setattr(store, "commit", overtaken)
+    while store.survey(holder.service.runtime.lease.worker, holder.service.runtime.clock()).has_execution:
+        holder.engine.advance_due()
+    assert store.execution("it").status == status
+    calls = {call.call_id: call for call in store.calls("it")}
+    assert (calls[over].status, calls[over].attempt) == ("cancelled", 2)
+    assert [call.function for call in calls.values() if not call.status.is_terminal] == [
+        third.__module__ + ".third"
+    ] * (status == "waiting")
+
+
 def test_an_outcome_that_a_former_holder_records_reaches_the_holder(processes):
     """A worker that was stopped past its lease still takes itself for the holder."""
     former, heir = processes

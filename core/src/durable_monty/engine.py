@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
@@ -240,7 +241,7 @@ class Engine:
         turns: list[Turn] = []
         touched: list[Held] = []
         fresh: list[Settlement] = []
-        taken: list[Settlement] = []
+        taken: dict[str, list[Settlement]] = defaultdict(list)
         for item in _newest(settlements):
             held = self._held.get(item.execution_id)
             if held is not None and held.has_ended(item):
@@ -249,35 +250,41 @@ class Engine:
                 continue
             fresh.append(item)
             if held is not None and held.settle(item):
-                taken.append(item)
+                taken[item.execution_id].append(item)
         for execution_id in ids:
             held = self._held.get(execution_id)
             if held is None:
                 continue
             touched.append(held)
             self._note_deadline(held, now)
-            extra += self._settle_due(held, now)
+            due = self._settle_due(held, now)
+            extra += due
+            taken[execution_id] += due
             turn = self._turn(held, now, capacity)
             if turn is not None:
                 turns.append(turn)
                 extra += turn.settlements
+                turn.relies_on = {item.call_id for item in (*taken[execution_id], *turn.settlements)}
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
             self._held.limit_sessions(keep=held)
         advanced, ignored = self._commit(_newest([*fresh, *extra]), turns, touched, now)
         advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
-        self._forget_refused(taken, ignored, now)
+        if ignored:
+            self._forget_refused(taken, ignored, now)
         return advanced
 
-    def _forget_refused(self, taken: Sequence[Settlement], ignored: Collection[str], now: float) -> None:
+    def _forget_refused(self, taken: Mapping[str, Sequence[Settlement]], ignored: Collection[str], now: float) -> None:
         """Load executions anew that were told of an outcome which the store had to refuse.
 
         It was of the attempt that is known here; another worker has begun a later one, or has ended the call.
         """
-        mistaken = {
-            item.execution_id for item in taken if job_id_of(item.execution_id, item.call_id, item.attempt) in ignored
-        }
-        held = [execution_id for execution_id in mistaken if execution_id in self._held]
+        held = [
+            execution_id
+            for execution_id, items in taken.items()
+            if execution_id in self._held
+            and any(job_id_of(execution_id, item.call_id, item.attempt) in ignored for item in items)
+        ]
         for execution_id in held:
             self._held.drop(execution_id)
         if held:

@@ -271,6 +271,8 @@ class Turn:
         calls: Calls that the turn announced, clock answers included.
         cancelled: Calls that ended unanswered because the execution ended or was cancelled.
         settlements: Outcomes of older calls that follow from the turn itself.
+        relies_on: Calls that it takes for ended by outcomes which are recorded with it. If the store has to refuse one of
+            these, because another worker has ended the call or begun its next attempt, it refuses the turn.
         rescoped: Older calls whose scope has changed, with the new one; `scopes_before` has the old one.
         failure: How the workflow failed, for a parent that waits for it.
         last_turn: Of a failed execution: what has to be undone when it is retried.
@@ -290,6 +292,7 @@ class Turn:
     deliveries: list[Delivery] = field(default_factory=list)
     cancelled: list[int] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
+    relies_on: set[int] = field(default_factory=set)
     rescoped: dict[int, str] = field(default_factory=dict)
     scopes_before: dict[int, str] = field(default_factory=dict)
     failure: Failure | None = None

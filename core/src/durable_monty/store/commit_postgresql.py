@@ -23,6 +23,7 @@ from durable_monty.models import job_id_of
 from durable_monty.records import CommitResult, Settlement, Turn
 from durable_monty.store.rows import (
     call_values,
+    needed_outcomes,
     settlement_values,
     snapshot_values,
     turn_values,
@@ -62,6 +63,7 @@ _NEWS_COLUMNS = {
     "batch": "int",
     "position": "int",
     "requires": "text",
+    "is_needed": "bool",
 }
 _SNAPSHOT_COLUMNS = {
     "execution_id": "text",
@@ -76,7 +78,7 @@ _CANCEL_COLUMNS = {"execution_id": "text", "call_id": "int", "at": "float8"}
 # A wake-up time that somebody has set since the turn began stays: what it stands for is not in the turn.
 # `news` without a status are deliveries of outcomes that were recorded earlier; a delivery counts only with its turn.
 # An execution that got an outcome without a turn is woken if another worker holds it by now: the row is locked to see
-# who does. A turn is `blocked` if it has delivered an outcome of a call that somebody else has ended meanwhile.
+# who does. A turn is `blocked` if it relies on an outcome of a call that somebody else has ended, or begun anew, meanwhile.
 _COMMIT = f"""
 WITH turn AS (
     SELECT * FROM {_records("turns", "t", _TURN_COLUMNS)}
@@ -88,7 +90,7 @@ WITH turn AS (
     FOR UPDATE OF c
 ), blocked AS (
     SELECT n.execution_id FROM news n LEFT JOIN taken t USING (execution_id, call_id)
-    WHERE n.status IS NOT NULL AND n.batch IS NOT NULL AND t.call_id IS NULL
+    WHERE n.is_needed AND t.call_id IS NULL
 ), moved AS (
     UPDATE executions e SET version = e.version + 1, worker = t.keep, status = t.status, next_batch = t.next_batch,
         wake_at = CASE WHEN t.ended_at IS NOT NULL OR e.wake_at IS NOT DISTINCT FROM t.seen_wake_at THEN t.wake_at
@@ -206,7 +208,11 @@ def commit(
 def _news(settlements: Sequence[Settlement], turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Outcomes and deliveries, one row per call."""
     deliveries = {(turn.execution_id, item.call_id): item for turn in turns for item in turn.deliveries}
-    news = [settlement_values(item, deliveries.pop((item.execution_id, item.call_id), None)) for item in settlements]
+    needed = needed_outcomes(turns)
+    news = []
+    for item in settlements:
+        key = (item.execution_id, item.call_id)
+        news.append({**settlement_values(item, deliveries.pop(key, None)), "is_needed": key in needed})
     for (execution_id, call_id), item in deliveries.items():
         news.append({"execution_id": execution_id, "call_id": call_id, "batch": item.batch, "position": item.position})
     return news

@@ -16,6 +16,7 @@ from durable_monty.records import CommitResult, Delivery, Settlement, Turn
 from durable_monty.store.rows import (
     CALL_COLUMNS,
     call_values,
+    needed_outcomes,
     settlement_values,
     snapshot_values,
     turn_values,
@@ -66,7 +67,7 @@ _WAKE_LOST = f"{_WAKE} AND worker IS NOT :worker"
 
 
 class LateDelivery(Exception):
-    """Somebody else has ended a call that a turn delivered another outcome of.
+    """A turn relies on an outcome that is refused, because somebody else has ended the call or begun its next attempt.
 
     Attributes:
         executions: Whose turns these are.
@@ -88,19 +89,19 @@ def commit(
     """Run inside a transaction; see `Store.commit`.
 
     Raises:
-        LateDelivery: A turn has delivered an outcome that is not its call's; nothing may be kept of this transaction.
+        LateDelivery: An outcome is refused that a turn relies on; nothing may be kept of this transaction.
     """
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     recorded = [turn for turn in turns if _run(driver, _TURN, [turn_values(turn, worker)])]
     stale = frozenset(turn.execution_id for turn in turns) - {turn.execution_id for turn in recorded}
     deliveries = {(turn.execution_id, item.call_id): item for turn in recorded for item in turn.deliveries}
-    delivered = set(deliveries)
+    needed = needed_outcomes(recorded)
     wanted = [item for item in settlements if item.requires is None or item.requires not in stale]
     ignored = _settle(driver, wanted, deliveries)
     late = {
         item.execution_id
         for item in wanted
-        if (item.execution_id, item.call_id) in delivered
+        if (item.execution_id, item.call_id) in needed
         and job_id_of(item.execution_id, item.call_id, item.attempt) in ignored
     }
     if late:

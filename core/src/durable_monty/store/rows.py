@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -27,6 +28,7 @@ from durable_monty.store.vault import Vault
 
 _CALL_FIELDS = tuple(field.name for field in dataclasses.fields(CallRow))
 CALL_COLUMNS = ("execution_id", *_CALL_FIELDS)
+_call_fields = attrgetter(*_CALL_FIELDS)
 EXECUTION_COLUMNS = tuple(field.name for field in dataclasses.fields(ExecutionRow))
 
 
@@ -73,8 +75,7 @@ def workflow_record(row: RowMapping) -> WorkflowRecord:
 
 def call_values(execution_id: str, call: CallRow) -> dict[str, Any]:
     """The row of a call."""
-    values = {name: getattr(call, name) for name in _CALL_FIELDS}
-    values["execution_id"] = execution_id
+    values = dict(zip(CALL_COLUMNS, (execution_id, *_call_fields(call)), strict=True))
     values["kind"] = str(call.kind)
     values["status"] = str(call.status)
     values["blocking"] = int(call.blocking)
@@ -167,6 +168,15 @@ def snapshot_values(turn: Turn) -> dict[str, Any]:
         "format": turn.snapshot.format,
         "digest": turn.snapshot.digest,
         "snapshot": turn.snapshot.data,
+    }
+
+
+def needed_outcomes(turns: Sequence[Turn]) -> set[tuple[str, int]]:
+    """The calls of which a turn delivers the outcome, or relies on it otherwise."""
+    return {
+        (turn.execution_id, call_id)
+        for turn in turns
+        for call_id in (*turn.relies_on, *(item.call_id for item in turn.deliveries))
     }
 
 
