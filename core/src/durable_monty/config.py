@@ -299,7 +299,7 @@ class Config(Table):
         Args:
             own: What the decorator says.
         """
-        table = self.function.get(function) or FunctionTable()
+        table = self.function.get(function) or _NO_TABLE
         return CallPolicy(
             table.executor or own.executor or self._route(function) or self.executor,
             table.queue or own.queue,
@@ -324,6 +324,9 @@ class Config(Table):
 
     def _route(self, function: str) -> str | None:
         return next((name for pattern, name in self.routes.items() if fnmatch.fnmatchcase(function, pattern)), None)
+
+
+_NO_TABLE = FunctionTable()
 
 
 def _secret(secret: SecretStr) -> bytes:

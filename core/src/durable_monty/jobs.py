@@ -17,20 +17,16 @@ class OpenJob:
     """One job: where it is, and the call that it is an attempt of.
 
     Attributes:
+        job: As the executor's hooks take it.
         taken_over_at: When this worker took it over from one that is gone, by the monotonic clock; None: it did not.
         is_submitting: Its executor was not heard of yet, so it may not know it.
     """
 
     executor: str
     due: DueCall
-    token: str | None = None
+    job: Job
     taken_over_at: float | None = None
     is_submitting: bool = False
-
-    @property
-    def job(self) -> Job:
-        """As the executor's hooks take it."""
-        return Job(job_id(self.due), self.token or None)
 
 
 def job_id(due: DueCall) -> str:
@@ -70,13 +66,14 @@ class OpenJobs:
                 key = job_id(due)
                 # An attempt that was ended through the service is followed by this one without a word from its executor.
                 self._remove(job_id_of(due.execution_id, due.row.call_id, due.row.attempt - 1))
-                self._jobs[key] = there[key] = OpenJob(executor, due, due.row.token, taken_over_at, is_submitting)
+                job = Job(key, due.row.token or None)
+                self._jobs[key] = there[key] = OpenJob(executor, due, job, taken_over_at, is_submitting)
 
     def set_token(self, key: str, token: str | None) -> None:
         """Remember what the executor answered."""
         with self._lock:
             if key in self._jobs:
-                self._jobs[key].token = token
+                self._jobs[key].job = Job(key, token or None)
 
     def set_submitted(self, keys: Iterable[str]) -> None:
         """From now on these may be polled."""

@@ -92,6 +92,8 @@ class CallPolicy:
 
     def overridden(self, values: Mapping[str, Any]) -> CallPolicy:
         """The policy with what one call asks for; `values` is like what `to_dict` gives."""
+        if not values:
+            return self
         changes = {name: value for name, value in values.items() if name in _FIELDS}
         if changes.get("retry") is not None:
             changes["retry"] = _retry(changes["retry"])

@@ -445,7 +445,8 @@ class Session:
         )
 
     def _arguments_text(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        text = f"[{codec.dumps(args, path='args')},{codec.dumps(kwargs, path='kwargs')}]"
+        named = codec.dumps(kwargs, path="kwargs") if kwargs else "{}"
+        text = f"[{codec.dumps(args, path='args')},{named}]"
         return self._budget.fit(text, f"what is passed to {name}()")
 
     def _arguments(self, position: monty.FunctionSnapshot) -> tuple[list[Any], dict[str, Any]]:

@@ -63,7 +63,9 @@ def from_sandbox(value: Any, depth: int = 0) -> Any:
         return _text(value) if value.startswith(_ONLY_INSIDE_BEGINS) else value
     if depth > MAX_DEPTH:
         return value
-    if kind in (list, tuple, set, frozenset):
+    if kind is list:
+        return [from_sandbox(item, depth + 1) for item in value]
+    if kind in (tuple, set, frozenset):
         return kind(from_sandbox(item, depth + 1) for item in value)
     if kind is dict:
         return {from_sandbox(key, depth + 1): from_sandbox(item, depth + 1) for key, item in value.items()}

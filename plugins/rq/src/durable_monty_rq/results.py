@@ -21,7 +21,7 @@ GROUP = "durable-monty"
 # there: 10,000 replies of 1,000 open jobs take some 40 reads, and the workers do not run dry meanwhile.
 _FIRST_LINGER_SECONDS = 0.005
 _MAX_LINGER_SECONDS = 1.0
-_SHARE = 0.25
+_SHARE = 0.4
 _MANY = 3
 _FORGET_CONSUMER_SECONDS = 3600
 _MAX_BLOCK_SECONDS = 1.0
