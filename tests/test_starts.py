@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 
 import pytest
@@ -13,6 +14,7 @@ from durable_monty import (
     OrchestratorService,
     Worker,
     init_db,
+    program,
 )
 from durable_monty.config import Config
 from support import functions as host
@@ -230,3 +232,56 @@ def test_a_start_with_a_key_that_is_killed_leaves_the_key_free(database_url):
     found = service.get_execution(first)
     assert (found["inputs"], found["tags"]) == ({"n": 7}, {"run": "second"})
     service.close()
+
+
+MODULE = """
+from durable_monty import function, workflow
+LIMIT = 3
+@function
+def step(n: int) -> int: ...
+@function
+def leap(n: int) -> int: ...
+@workflow
+async def walk(n: int) -> int:
+    return await step(n + LIMIT)
+"""
+
+
+@pytest.fixture
+def walking(tmp_path):
+    """A module with a workflow, and its file."""
+    file = tmp_path / "walking.py"
+    file.write_text(MODULE)
+    spec = importlib.util.spec_from_file_location("walking", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, file
+
+
+def _change_nothing(module, file): ...
+
+
+def _change_what_a_name_means(module, file):
+    module.step = module.leap
+
+
+def _change_the_file(module, file):
+    file.write_text(MODULE.replace("LIMIT = 3", "LIMIT = 10"))
+
+
+@pytest.mark.parametrize(
+    ("change", "times"), [(_change_nothing, 1), (_change_what_a_name_means, 2), (_change_the_file, 2)]
+)
+def test_a_workflow_is_read_again_if_what_it_is_made_of_has_changed(lite_service, monkeypatch, walking, change, times):
+    read, extract = [], program.extract
+    monkeypatch.setattr(program, "extract", lambda *arguments: read.append(0) or extract(*arguments))
+    module, file = walking
+    started = []
+    for _ in range(2):
+        for n in (1, 2):
+            module.counter = n
+            started.append(lite_service.start_execution(module.walk, inputs={"n": n}))
+        change(module, file)
+    assert len(read) == times
+    store = lite_service.runtime.store
+    assert len({store.execution(execution_id).workflow for execution_id in started}) == times

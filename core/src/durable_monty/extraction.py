@@ -55,11 +55,47 @@ _IMPORTS = (ast.Import, ast.ImportFrom)
 _MISSING: Any = object()
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the source of a workflow is taken from.
+
+    Attributes:
+        text: The lines of the file, as they are now.
+        namespace: What names mean to the workflow now.
+    """
+
+    filename: str
+    text: list[str]
+    namespace: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a source that was taken depends on.
+
+    Attributes:
+        meanings: What the names that it uses meant.
+    """
+
+    filename: str
+    text: list[str]
+    meanings: dict[str, Any] = field(default_factory=dict)
+
+    def holds(self, origin: Origin) -> bool:
+        """Whether the same source would be taken from there."""
+        return (self.filename, self.text) == (origin.filename, origin.text) and all(
+            # Not compared by value: what `==` does is the user's.
+            origin.namespace.get(name, _MISSING) is value
+            for name, value in self.meanings.items()
+        )
+
+
 @dataclass(slots=True)
 class Extracted:
     """The source of a workflow, ready to be put together.
 
     Attributes:
+        evidence: What all this depends on.
         lines: The text, with the number of each line in the user's file.
         functions: Host functions by the name that the source uses.
         flow: Helpers of `durable_monty.flow` by the name that the source uses.
@@ -69,13 +105,26 @@ class Extracted:
     filename: str
     user_source: str
     first_line: int
+    evidence: Evidence
     lines: list[tuple[str, int]] = field(default_factory=list)
     functions: dict[str, Function[Any]] = field(default_factory=dict)
     flow: dict[str, str] = field(default_factory=dict)
     workflows: dict[str, Workflow[..., Any]] = field(default_factory=dict)
 
 
-def extract(workflow: Workflow[..., Any], given: Mapping[str, Function[Any]]) -> Extracted:
+def origin_of(workflow: Workflow[..., Any]) -> Origin:
+    """What the source of a workflow is to be taken from.
+
+    Raises:
+        WorkflowSourceError: The source cannot be had.
+    """
+    filename, text = _file_of(workflow)
+    function = workflow.__wrapped__
+    closure = inspect.getclosurevars(function).nonlocals
+    return Origin(filename, text, {**getattr(function, "__globals__", {}), **closure})
+
+
+def extract(workflow: Workflow[..., Any], given: Mapping[str, Function[Any]], origin: Origin) -> Extracted:
     """The source of a workflow and of everything in its module that it uses.
 
     Args:
@@ -84,20 +133,19 @@ def extract(workflow: Workflow[..., Any], given: Mapping[str, Function[Any]]) ->
     Raises:
         WorkflowSourceError: The source cannot be had, or it uses a name that cannot be taken into the sandbox.
     """
-    return _Extraction(workflow, given).run()
+    return _Extraction(workflow, given, origin).run()
 
 
 class _Extraction:
-    def __init__(self, workflow: Workflow[..., Any], given: Mapping[str, Function[Any]]) -> None:
+    def __init__(self, workflow: Workflow[..., Any], given: Mapping[str, Function[Any]], origin: Origin) -> None:
         self._function = workflow.__wrapped__
         self._name = workflow.name
         self._given = given
-        self._filename, self._text = _file_of(workflow)
+        self._filename, self._text, self._namespace = origin.filename, origin.text, origin.namespace
+        self._evidence = Evidence(self._filename, self._text)
         self._tree = ast.parse("\n".join(self._text))
         self._scopes = self._find()
         self._bindings = _bindings(self._scopes)
-        closure = inspect.getclosurevars(self._function).nonlocals
-        self._namespace: Mapping[str, Any] = {**getattr(self._function, "__globals__", {}), **closure}
         self._taken: dict[str, tuple[int, list[tuple[str, int]]]] = {}
 
     def run(self) -> Extracted:
@@ -105,7 +153,7 @@ class _Extraction:
         assert isinstance(node, _FUNCTIONS)
         last = node.end_lineno or node.lineno
         user_source = "\n".join(self._text[node.lineno - 1 : last])
-        self._out = Extracted(self._filename, user_source, node.lineno)
+        self._out = Extracted(self._filename, user_source, node.lineno, self._evidence)
         self._take_function(self._name, node)
         for _, lines in sorted(self._taken.values(), key=lambda item: item[0]):
             self._out.lines += lines
@@ -144,7 +192,7 @@ class _Extraction:
         """Make a name that is used, but not defined there, available."""
         if name in self._taken or name in self._out.functions or name in self._out.flow or name in self._out.workflows:
             return
-        value = self._namespace.get(name, _MISSING)
+        value = self._meaning(name)
         if name in self._given:
             self._out.functions[name] = self._given[name]
         elif isinstance(value, Function):
@@ -158,6 +206,10 @@ class _Extraction:
         elif not hasattr(builtins, name):
             # Nobody defines it: the check at submit says so, or the workflow raises NameError.
             return
+
+    def _meaning(self, name: str) -> Any:
+        value = self._evidence.meanings[name] = self._namespace.get(name, _MISSING)
+        return value
 
     def _take_workflow(self, name: str, value: Workflow[..., Any], user: ast.AST) -> None:
         called = any(
@@ -220,7 +272,7 @@ class _Extraction:
         return all(self._is_type(name) for name in _names(annotation))
 
     def _is_type(self, name: str) -> bool:
-        if name not in self._namespace and name not in self._bindings:
+        if self._meaning(name) is _MISSING and name not in self._bindings:
             return hasattr(builtins, name)
         node = self._bindings.get(name, [None])[-1]
         if isinstance(node, ast.ImportFrom):

@@ -8,14 +8,15 @@ import hashlib
 import inspect
 import json
 import symtable
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
 from durable_monty import _prelude
 from durable_monty.errors import InputError, Problem, WorkflowCheckError, WorkflowError
-from durable_monty.extraction import FLOW, extract
+from durable_monty.extraction import FLOW, Evidence, Extracted, extract, origin_of
 from durable_monty.functions import Function, get_function, register
 from durable_monty.lint import lint
 from durable_monty.records import FunctionRef, WorkflowRecord
@@ -27,6 +28,8 @@ from durable_monty.workflows import Workflow
 
 _INPUTS = "_inputs"
 _PLAIN_FILENAME = "<workflow>"
+_KEPT_TEXTS = 64
+"""Source texts that are not read again when they are started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A workflow whose children are not known by their digests yet; the fields are those of `Program`."""
+    """A workflow whose children are not known by their digests yet; most fields are those of `Program`.
+
+    Attributes:
+        fingerprint: SHA-256 of the workflow itself, whatever its children are.
+    """
 
     record: WorkflowRecord
     check_source: str
@@ -59,17 +66,17 @@ class Draft:
     stubs: str
     findings: list[Problem]
     children: dict[str, Workflow[..., Any]]
+    fingerprint: str
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the workflow itself, whatever its children are."""
-        functions = [
-            [ref.name, ref.path, ref.blocking, ref.policy.to_dict()]
-            for ref in sorted(self.record.functions.values(), key=lambda ref: ref.name)
-        ]
-        # Not the file's name: the same workflow may lie elsewhere on another machine.
-        parts = [self.record.name, self.record.source, self.record.lines, self.record.entry, functions, self.stubs]
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A draft, and all that it was made of besides the workflow."""
+
+    evidence: Evidence
+    given: Mapping[str, Function[Any]]
+    offered: Mapping[str, Workflow[..., Any]]
+    draft: Draft
 
 
 def with_children(
@@ -144,7 +151,8 @@ def prepare(
         raise WorkflowError(
             f"starting {workflow!r}: it is neither source text nor a @workflow function; decorate it with @workflow"
         )
-    return with_children(_from_text(workflow, given, offered, inputs, filename), given, offered)
+    draft = _from_text(workflow, tuple(given.items()), tuple(offered.items()), tuple(inputs), filename)
+    return with_children(draft, given, offered)
 
 
 def _by_name(functions: Iterable[Callable[..., Any] | str]) -> dict[str, Function[Any]]:
@@ -165,7 +173,16 @@ def _from_function(
     given: Mapping[str, Function[Any]],
     offered: Mapping[str, Workflow[..., Any]],
 ) -> Draft:
-    taken = extract(workflow, given)
+    """The draft of a `@workflow` function: the one that was made before, if nothing has changed since."""
+    origin = origin_of(workflow)
+    made: _Made | None = workflow.prepared
+    if made is None or not made.evidence.holds(origin) or (made.given, made.offered) != (given, offered):
+        taken = extract(workflow, given, origin)
+        made = workflow.prepared = _Made(taken.evidence, given, offered, _from_source(workflow, taken, offered))
+    return made.draft
+
+
+def _from_source(workflow: Workflow[..., Any], taken: Extracted, offered: Mapping[str, Workflow[..., Any]]) -> Draft:
     children = {**offered, **taken.workflows}
     prelude = _prelude.prelude(taken.flow) + _names_of(taken.workflows)
     text = "\n".join(line for line, _ in taken.lines)
@@ -185,7 +202,25 @@ def _from_function(
     )
     stubs = make_stubs(taken.functions, taken.flow, (), taken.workflows)
     known = {*taken.functions, *taken.flow, *taken.workflows}
-    return Draft(record, text, numbers, stubs, lint(text, numbers, known), children)
+    return _draft(record, text, numbers, stubs, lint(text, numbers, known), children)
+
+
+def _draft(
+    record: WorkflowRecord,
+    check_source: str,
+    check_lines: tuple[int, ...],
+    stubs: str,
+    findings: list[Problem],
+    children: dict[str, Workflow[..., Any]],
+) -> Draft:
+    functions = [
+        [ref.name, ref.path, ref.blocking, ref.policy.to_dict()]
+        for ref in sorted(record.functions.values(), key=lambda ref: ref.name)
+    ]
+    # Not the file's name: the same workflow may lie elsewhere on another machine.
+    parts = [record.name, record.source, record.lines, record.entry, functions, stubs]
+    fingerprint = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    return Draft(record, check_source, check_lines, stubs, findings, children, fingerprint)
 
 
 def _parameters(workflow: Workflow[..., Any]) -> dict[str, bool]:
@@ -219,13 +254,20 @@ def _check_arguments(name: str, signature: inspect.Signature, inputs: Mapping[st
         ) from error
 
 
+@lru_cache(maxsize=_KEPT_TEXTS)
 def _from_text(
     text: str,
-    given: Mapping[str, Function[Any]],
-    offered: Mapping[str, Workflow[..., Any]],
-    inputs: Mapping[str, Any],
+    functions: tuple[tuple[str, Function[Any]], ...],
+    workflows: tuple[tuple[str, Workflow[..., Any]], ...],
+    inputs: tuple[str, ...],
     filename: str,
 ) -> Draft:
+    """The draft of a source text; the arguments are all that it is made of.
+
+    Args:
+        inputs: The names alone.
+    """
+    given, offered = dict(functions), dict(workflows)
     name = PurePath(filename).stem if filename != _PLAIN_FILENAME else "workflow"
     try:
         tree = ast.parse(text)
@@ -242,7 +284,7 @@ def _from_text(
     lines = (*_zeros(prelude), *numbers)
     record = _record(name, filename, prelude + _fed(plain, flow), lines, text, 1, given, flow)
     findings = [*missing, *lint(plain, numbers, {*given, *flow, *inputs, *used})]
-    return Draft(record, plain, numbers, make_stubs(given, flow, inputs, used), findings, dict(offered))
+    return _draft(record, plain, numbers, make_stubs(given, flow, inputs, used), findings, offered)
 
 
 def _syntax_problem(text: str, error: SyntaxError | ValueError) -> Problem:
@@ -272,7 +314,7 @@ def _without_flow_imports(text: str, tree: ast.Module) -> tuple[str, dict[str, s
     return "\n".join(lines), flow
 
 
-def _check_names(name: str, text: str, plain: str, known: set[str], inputs: Mapping[str, Any]) -> list[Problem]:
+def _check_names(name: str, text: str, plain: str, known: set[str], inputs: Collection[str]) -> list[Problem]:
     """Check the inputs against the names that the source uses; returns calls of functions that nobody defines."""
     used, defined = _names(plain)
     undefined = used - defined - known - set(inputs) - SANDBOX_BUILTINS

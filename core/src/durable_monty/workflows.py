@@ -33,6 +33,8 @@ class Workflow(Generic[P, R]):
         self.__wrapped__ = wrapped
         functools.update_wrapper(self, wrapped)
         self.name: str = wrapped.__name__
+        self.prepared: Any = None
+        """What `durable_monty.program` has made of it, kept for the next start."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the workflow as ordinary Python, without durability: for unit tests."""

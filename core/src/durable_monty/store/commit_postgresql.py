@@ -213,8 +213,9 @@ def _news(settlements: Sequence[Settlement], turns: Sequence[Turn]) -> list[dict
     for item in settlements:
         key = (item.execution_id, item.call_id)
         news.append({**settlement_values(item, deliveries.pop(key, None)), "is_needed": key in needed})
-    for (execution_id, call_id), item in deliveries.items():
-        news.append({"execution_id": execution_id, "call_id": call_id, "batch": item.batch, "position": item.position})
+    for (execution_id, call_id), delivery in deliveries.items():
+        place = {"batch": delivery.batch, "position": delivery.position}
+        news.append({"execution_id": execution_id, "call_id": call_id, **place})
     return news
 
 
