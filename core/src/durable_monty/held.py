@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from durable_monty.interpreter import Session, SourceMap
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_KEPT_EXECUTIONS = 1000
 MAX_KEPT_STATE_BYTES = 64 * 1024
+_source_map = lru_cache(maxsize=64)(SourceMap)
 
 
 class Held:
@@ -60,7 +62,7 @@ class Held:
     def __init__(self, claimed: Claimed) -> None:
         self.row = claimed.row
         self.workflow: WorkflowRecord = claimed.workflow
-        self.source_map = SourceMap(claimed.workflow.source, claimed.workflow.lines, claimed.workflow.filename)
+        self.source_map = _source_map(claimed.workflow.source, claimed.workflow.lines, claimed.workflow.filename)
         self.snapshot: Snapshot | None = claimed.snapshot
         self.session: Session | None = None
         self.open: dict[int, CallRow] = {}

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# Python starts as it does for a user: with modules that were compiled before.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "--pin" in sys.argv:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
