@@ -5,17 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-import zlib
 
+from durable_monty.packing import pack, unpack
 from durable_monty.records import Snapshot
 from durable_monty.signing import is_signed, sign
 
-_RAW = b"\x00"
-_ZLIB = b"\x01"
-# The smallest state takes 2.6 kB, and 1.3 kB compressed: half as much for the database to log, and PostgreSQL keeps a row
-# of less than 2 kB in one piece.
-_COMPRESS_FROM_BYTES = 1024
-_MIN_WINDOW_BITS, _MAX_WINDOW_BITS = 9, 15
 _MONTY_MAGIC = b"MONTY\x00"
 
 
@@ -29,7 +23,7 @@ def seal(execution_id: str, version: int, state: bytes, monty_version: str, key:
     Args:
         key: The signing key, or None for a plain digest, which finds damage but no forgery.
     """
-    data = _ZLIB + _compressed(state) if len(state) >= _COMPRESS_FROM_BYTES else _RAW + state
+    data = pack(state)
     return Snapshot(version, monty_version, dump_format(state), _digest(execution_id, version, data, key), data)
 
 
@@ -46,11 +40,9 @@ def unseal(execution_id: str, version: int, snapshot: Snapshot, key: bytes | Non
         raise SnapshotRefused("its digest does not fit")
     if key is not None and not is_signed(key, sealed, snapshot.digest):
         raise SnapshotRefused("its signature does not fit")
-    if snapshot.data[:1] != _ZLIB:
-        return snapshot.data[1:]
     try:
-        return zlib.decompress(snapshot.data[1:])
-    except zlib.error as error:
+        return unpack(snapshot.data)
+    except ValueError as error:
         # Without a key anybody can make a digest that fits.
         raise SnapshotRefused(f"it cannot be unpacked: {error}") from error
 
@@ -61,13 +53,6 @@ def dump_format(state: bytes) -> int:
         return 0
     number: int = struct.unpack("<H", state[6:8])[0]
     return number
-
-
-def _compressed(state: bytes) -> bytes:
-    """With a window no larger than the state: zlib takes longer to set up its usual one than to compress a small state."""
-    window_bits = min(max(len(state).bit_length(), _MIN_WINDOW_BITS), _MAX_WINDOW_BITS)
-    compressor = zlib.compressobj(1, zlib.DEFLATED, window_bits, window_bits - 7)
-    return compressor.compress(state) + compressor.flush()
 
 
 def _digest(execution_id: str, version: int, data: bytes, key: bytes | None) -> bytes:
