@@ -19,6 +19,7 @@ from durable_monty import (
 from durable_monty.config import Config
 from support import functions as host
 from support.killed import KILLED, run_killed
+from support.workers import DEADLINE_SECONDS, running
 
 CODE = "await add(n, 1)"
 
@@ -232,6 +233,60 @@ def test_a_start_with_a_key_that_is_killed_leaves_the_key_free(database_url):
     found = service.get_execution(first)
     assert (found["inputs"], found["tags"]) == ({"n": 7}, {"run": "second"})
     service.close()
+
+
+def start_all(service, numbers, **options):
+    return service.start_executions(CODE, [host.add], [{"n": n} for n in numbers], **options)
+
+
+def count(service):
+    with service.runtime.store._connections.engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM executions").scalar()
+
+
+def test_many_executions_are_started_at_once(service):
+    ids = start_all(service, range(1002), tags={"run": "one"}, delay_seconds=3600)
+    assert len(set(ids)) == count(service) == 1002
+    found = service.get_execution(ids[1001])
+    assert (found["inputs"], found["tags"], found["status"]) == ({"n": 1001}, {"run": "one"}, "scheduled")
+    assert len(service.list_executions(tags={"run": "one"}, limit=2000)) == 1002
+    assert service.process_execution(ids[7])["status"] == "waiting"
+
+
+def test_a_worker_begins_at_once_with_many_that_were_started(service):
+    with running(Worker(service, poll_interval=3600)):
+        ids = start_all(service, range(3))
+        assert [service.wait(id_, DEADLINE_SECONDS)["output"] for id_ in ids] == [1, 2, 3]
+
+
+def test_many_started_again_are_those_that_are_there(service):
+    ids = ["a", "b", "c"]
+    assert start_all(service, [1, 2], execution_ids=ids[:2]) == ids[:2]
+    assert start_all(service, [1, 2, 3], execution_ids=ids, tags={"x": "y"}) == ids
+    assert [service.get_execution(id_)["tags"] for id_ in ids] == [{}, {}, {"x": "y"}]
+    assert start_all(service, [4, 4], execution_ids=["d", "d"]) == ["d", "d"]
+    assert count(service) == 4
+
+
+@pytest.mark.parametrize(
+    ("numbers", "ids", "error", "message"),
+    [
+        ([2, 3, 4], ["new", "old", "newer"], ExecutionConflict, "'old': it exists with other inputs"),
+        ([2, 3], ["new", "new"], ExecutionConflict, "'new': it exists with other inputs"),
+        ([2, 3], ["new", "-"], ValueError, "an id is"),
+        ([2, 3], ["new"], ValueError, "2 executions: there are 1 execution_ids"),
+        ([2, object()], None, InputError, "inputs"),
+        ([], None, None, ""),
+    ],
+)
+def test_of_many_all_are_started_or_none(service, numbers, ids, error, message):
+    start(service, execution_id="old")
+    if error is None:
+        assert start_all(service, numbers, execution_ids=ids) == []
+    else:
+        with pytest.raises(error, match=message):
+            start_all(service, numbers, execution_ids=ids)
+    assert count(service) == 1
 
 
 MODULE = """

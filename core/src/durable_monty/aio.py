@@ -71,6 +71,7 @@ class AsyncOrchestratorService:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="durable-monty-service")
 
     start_execution = _InThread(OrchestratorService.start_execution)
+    start_executions = _InThread(OrchestratorService.start_executions)
     process_execution = _InThread(OrchestratorService.process_execution)
     poll = _InThread(OrchestratorService.poll)
     get_execution = _InThread(OrchestratorService.get_execution)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,33 @@ class Starter:
         if options.id_reuse is None:
             _require_same(found.existing, new.row)
         return id_
+
+    def start_all(
+        self, prepared: Sequence[Prepared], execution_ids: Sequence[str] | None, options: StartOptions
+    ) -> list[str]:
+        """Store executions in one transaction; raises as `start_executions`."""
+        if execution_ids is not None and len(execution_ids) != len(prepared):
+            raise ValueError(
+                f"starting {len(prepared)} executions: there are {len(execution_ids)} execution_ids; give one for each "
+                "of the inputs, or none at all"
+            )
+        if not prepared:
+            return []
+        has_ids = execution_ids is not None
+        ids = (
+            [checked_id(id_) for id_ in execution_ids]
+            if execution_ids is not None
+            else [uuid.uuid4().hex for _ in prepared]
+        )
+        self._runtime.store.clock.ask(older_than_seconds=_CLOCK_MAX_AGE_SECONDS)
+        now = self._runtime.clock()
+        news = [
+            self._new_execution(id_, item, options, now, has_id=has_ids)
+            for id_, item in zip(ids, prepared, strict=True)
+        ]
+        self._runtime.store.starting.start_all(news, _require_same)
+        self._runtime.want_look()
+        return ids
 
     def _check(self, program: Program) -> float:
         """The check at submit, once per workflow; returns when it passed."""

@@ -1,7 +1,8 @@
 """What every contestant's program shares: its command line, marks between processes, and the line that it prints.
 
 Runs in environments that have nothing of this project, so it imports the standard library only. With `--pin` the whole
-process, whatever it starts included, stays on one processor; that has to come before anything else is imported.
+process, whatever it starts included, stays on one processor, and workers on one each; that has to come before anything
+else is imported.
 """
 
 from __future__ import annotations
@@ -17,10 +18,23 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+_WITH_WORKERS = ("W3", "W5")
+
 # Python starts as it does for a user: with modules that were compiled before.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def _processors(arguments: Sequence[str]) -> set[int]:
+    """Where a pinned process runs: workers on one processor each, who only starts executions for them on any."""
+    available = sorted(os.sched_getaffinity(0))
+    phase = arguments[arguments.index("--phase") + 1] if "--phase" in arguments else ""
+    if phase.startswith("worker"):
+        return {available[int(phase.removeprefix("worker")) % len(available)]}
+    return set(available) if arguments[1] in _WITH_WORKERS else {available[0]}
+
+
 if "--pin" in sys.argv:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, _processors(sys.argv))
 
 _STEP_SECONDS = 0.001
 _MARK_SECONDS = 300.0

@@ -61,7 +61,7 @@ def many(chosen: Any) -> None:
     with _opened(chosen) as service, contest.workers(chosen):
         _result(service, CHAIN, {"n": 3})
         began_at = time.perf_counter()
-        ids = [service.start_execution(CHAIN, [hosts.add], {"n": 3}) for _ in range(chosen.n)]
+        ids = service.start_executions(CHAIN, [hosts.add], [{"n": 3}] * chosen.n)
         started = time.perf_counter() - began_at
         _until(service, "completed", chosen.n + 1)
         seconds = time.perf_counter() - began_at
@@ -86,8 +86,7 @@ def waiting(chosen: Any) -> None:
     """W5: N executions started by this process, until each waits for a signal."""
     with _opened(chosen) as service, contest.workers(chosen) as processes:
         began_at = time.perf_counter()
-        for _ in range(chosen.n):
-            service.start_execution(WAITS)
+        service.start_executions(WAITS, inputs=[{}] * chosen.n)
         started = time.perf_counter() - began_at
         _until(service, "waiting", chosen.n)
         seconds = time.perf_counter() - began_at

@@ -51,7 +51,7 @@ class Case:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether all its processes share one processor."""
+        """Whether all its processes share one processor; workers, where they are apart, have one each."""
         return self.who.endswith(", pinned")
 
     @property
@@ -102,7 +102,7 @@ def _w2(is_quick: bool) -> Iterator[Case]:
 def _w3(is_quick: bool) -> Iterator[Case]:
     n = 100 if is_quick else 1000
     for workers in (1, 2):
-        for who in (OURS, ABSURD):
+        for who in (OURS, PINNED, ABSURD, f"{ABSURD}, pinned"):
             yield Case("W3", who, "postgresql", n, workers=workers)
     for who in (FLOOR, DBOS):
         yield Case("W3", who, "postgresql", n)

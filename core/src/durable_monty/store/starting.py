@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,13 @@ _INSERT = Fixed(f"""
 {{WITH new AS (|}} INSERT INTO executions ({", ".join(EXECUTION_COLUMNS)})
 VALUES ({", ".join(f":{name}" for name in EXECUTION_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING id
 {{) SELECT id, pg_notify('{CHANNEL}', '') FROM new|}}
+""")
+_MOST_ROWS = 1000
+_INSERT_MANY = Fixed(f"""
+INSERT INTO executions ({", ".join(EXECUTION_COLUMNS)})
+{{SELECT {", ".join(EXECUTION_COLUMNS)} FROM json_populate_recordset(NULL::executions, :rows)
+|SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in EXECUTION_COLUMNS)} FROM json_each(:rows) WHERE true}}
+ON CONFLICT DO NOTHING RETURNING id
 """)
 
 
@@ -65,7 +73,7 @@ class Started:
 
 
 class Starting:
-    """Starts, each one transaction."""
+    """Starts of one execution or of many, each one transaction."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -84,16 +92,43 @@ class Starting:
             self._stored |= workflows_
         return started
 
+    def start_all(
+        self, news: Sequence[NewExecution], require_same: Callable[[ExecutionRow, ExecutionRow], None]
+    ) -> None:
+        """Store executions without keys, all of them or none; those whose id is taken are left as they are.
+
+        Args:
+            require_same: Given the execution that has an id and the one that was to have it; raises if that will not do.
+        """
+        with self._connections.write() as connection:
+            for new in {new.row.workflow: new for new in news}.values():
+                _save_workflows(connection, new)
+            inserted: set[str] = set()
+            for start in range(0, len(news), _MOST_ROWS):
+                inserted |= _insert_many(connection, [new.row for new in news[start : start + _MOST_ROWS]])
+            for new in news:
+                if new.row.id not in inserted:
+                    existing = self._start_in(connection, new).existing
+                    if existing is not None:
+                        require_same(existing, new.row)
+                    continue
+                # The same id once more is to find this one.
+                inserted.remove(new.row.id)
+                _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
+            tell(connection)
+
     def _start(self, new: NewExecution) -> Started:
         with self._connections.write() as connection:
-            # Another process may store the same id or key between the look and the insert; then it is seen at the
-            # next look.
-            for _ in range(_MAX_TRIES):
-                started = _standing_for(connection, new) or _inserted(connection, new)
-                if started is not None:
-                    return started
+            return self._start_in(connection, new)
+
+    def _start_in(self, connection: Connection, new: NewExecution) -> Started:
+        # Another process may store the same id or key between the look and the insert; then it is seen at the next look.
+        for _ in range(_MAX_TRIES):
+            started = _standing_for(connection, new) or _inserted(connection, new)
+            if started is not None:
+                return started
         raise StoreError(
-            f"starting execution {new.row.id!r}: others have started and ended executions with its key "
+            f"starting execution {new.row.id!r}: others have started and ended executions with its id or key "
             f"{_MAX_TRIES} times in a row; try again"
         )
 
@@ -198,6 +233,13 @@ def _inserted(connection: Connection, new: NewExecution) -> Started | None:
 def _insert(connection: Connection, row: ExecutionRow) -> bool:
     """Store an execution and tell workers, unless its id or one of its keys is taken."""
     return bool(_INSERT.mappings(connection, execution_values(row, vault_of(connection))))
+
+
+def _insert_many(connection: Connection, rows: Sequence[ExecutionRow]) -> set[str]:
+    """Store executions whose ids are not taken; returns the ids of these."""
+    vault = vault_of(connection)
+    values = json.dumps([execution_values(row, vault) for row in rows])
+    return {row["id"] for row in _INSERT_MANY.mappings(connection, {"rows": values})}
 
 
 def _save_workflows(connection: Connection, new: NewExecution) -> None:
