@@ -15,7 +15,7 @@ PACKAGES = ("core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob(
 CONSTRAINTS = str(ROOT / "constraints.txt")
 
 # What `nox -s bench` measures beside peers.
-WORKLOADS = {*(f"W{number}" for number in range(1, 8)), "counts", "claims"}
+WORKLOADS = {*(f"W{number}" for number in range(1, 8)), "counts", "profiles", "claims"}
 
 # Sources and annotations, values, threads and processes: what another interpreter may do in another way.
 ON_EVERY_PYTHON = (

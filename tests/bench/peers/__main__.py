@@ -5,7 +5,8 @@ PostgreSQL server with its own defaults (`fsync` on), or in a SQLite file; right
 commit of the same database is measured. Each run is kept in the results file at once, and what is there already is not run
 again. A run that fails, or cannot be made here, makes a row that says why.
 
-`counts` counts statements, transactions, syncs and bytes of one step exactly. `claims` shows how the database answers a
+`counts` counts statements, transactions, syncs and bytes of one step exactly. `profiles` tells where the time of our own
+runs goes. `claims` shows how the database answers a
 worker's queries beside ten million executions that have ended.
 """
 
@@ -28,6 +29,7 @@ from claims import claims  # noqa: E402
 from counts import counts  # noqa: E402
 from databases import Database, postgresql_database, sqlite_database  # noqa: E402
 from plan import WORKLOADS, Case, cases  # noqa: E402
+from profiles import profiles  # noqa: E402
 from running import run_program  # noqa: E402
 from tables import page, write  # noqa: E402
 
@@ -46,6 +48,8 @@ def main() -> None:
                 results["W7"] = results.get("W7") or _through_rq(sqlite, is_quick=chosen.quick)
             elif workload == "counts":
                 results["counts"] = counts(chosen.peers_python, is_quick=chosen.quick)
+            elif workload == "profiles":
+                results["profiles"] = profiles(postgresql, is_quick=chosen.quick)
             elif workload == "claims":
                 results["claims"] = claims(postgresql, chosen.executions)
             else:

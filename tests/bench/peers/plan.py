@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 OURS, PINNED, FLOOR, DBOS, ABSURD = "durable-monty", "durable-monty, pinned", "floor", "DBOS", "Absurd"
-WORKLOADS = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "counts", "claims")
+WORKLOADS = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "counts", "profiles", "claims")
 TITLES = {
     "W1": "W1: a chain of N steps, ms a step",
     "W2": "W2: a gather of N calls, ms a call",

@@ -29,7 +29,7 @@ def page(results: dict[str, Any], workloads: list[str], *, is_quick: bool) -> st
     for workload in workloads:
         if workload == "W7":
             parts.append(_through_rq(results["W7"]))
-        elif workload in ("counts", "claims"):
+        elif workload in ("counts", "profiles", "claims"):
             parts.append(results[workload])
         else:
             parts.append("\n".join(_table(workload, results["runs"], is_quick=is_quick)))
