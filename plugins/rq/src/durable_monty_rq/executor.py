@@ -105,7 +105,7 @@ class Executor:
 
     @hookimpl
     def submit(self, calls: Sequence[Call]) -> list[Accepted | Refused]:
-        """Enqueue the calls that are not in Redis yet, in one round trip after two for looking."""
+        """Enqueue the calls that are not in Redis yet, some hundred in one round trip after two for looking."""
         with self._lock:
             self._submitting.update(call.job_id for call in calls)
         try:
