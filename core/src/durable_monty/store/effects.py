@@ -6,7 +6,7 @@ Signals that are waited for, signals to other executions, and children.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -17,7 +17,7 @@ from durable_monty.records import CallKind, CallRow, ExecutionRow, Turn, Workflo
 from durable_monty.store.attempts import failure_text
 from durable_monty.store.rows import execution_values
 from durable_monty.store.schema import calls, executions
-from durable_monty.store.signals import buffer, end_call, match
+from durable_monty.store.signals import buffer, end_call, match, those_with_signals
 from durable_monty.store.vault import vault_of
 
 _MAX_ID_CHARACTERS = 100
@@ -50,14 +50,17 @@ class Effects:
         self.is_more = False
         """Whether something ended, so that an execution can be advanced again."""
 
-    def perform(self, turn: Turn) -> None:
-        """Do what a recorded turn asks for."""
+    def perform(self, turn: Turn, *, has_signals: bool) -> None:
+        """Do what a recorded turn asks for.
+
+        Args:
+            has_signals: Whether a signal for it was buffered when the turn was recorded, which holds the execution's row.
+        """
         for call_id, scope in turn.rescoped.items():
             this = (calls.c.execution_id == turn.execution_id) & (calls.c.call_id == call_id)
             self._connection.execute(update(calls).where(this).values(scope=scope))
         open_calls = [call for call in turn.calls if call.kind.is_done_by_store and not call.status.is_terminal]
-        if any(call.kind is CallKind.SIGNAL for call in open_calls):
-            # The turn holds the row.
+        if has_signals and any(call.kind is CallKind.SIGNAL for call in open_calls):
             self.is_more = match(self._connection, turn.execution_id, self._now, must_read=True) or self.is_more
         for call in open_calls:
             if call.kind is not CallKind.SIGNAL:
@@ -156,10 +159,12 @@ def _child_id(parent: str, call_id: int) -> str:
 
 
 def perform(
-    connection: Connection, turns: Iterable[Turn], workflow: Callable[[str], WorkflowRecord], now: float
+    connection: Connection, turns: Sequence[Turn], workflow: Callable[[str], WorkflowRecord], now: float
 ) -> bool:
     """Do what recorded turns ask for; returns whether an execution can be advanced again at once."""
     effects = Effects(connection, workflow, now)
+    waiting = {turn.execution_id for turn in turns if any(call.kind is CallKind.SIGNAL for call in turn.calls)}
+    having = those_with_signals(connection, waiting) if waiting else set()
     for turn in turns:
-        effects.perform(turn)
+        effects.perform(turn, has_signals=turn.execution_id in having)
     return effects.is_more

@@ -5,15 +5,20 @@ Whoever brings the two together holds the execution's row, so that one that came
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Iterable
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from durable_monty.codec import Unreadable
 from durable_monty.models import CallStatus
 from durable_monty.records import CallKind
+from durable_monty.store.fixed import THESE, Fixed
 from durable_monty.store.schema import OPEN_STATUSES, calls, executions, signals
 from durable_monty.store.vault import vault_of
+
+_WITH_SIGNALS = Fixed(f"SELECT DISTINCT execution_id FROM signals WHERE execution_id IN {THESE}")
 
 
 class UnreadableSignal(Exception):
@@ -34,6 +39,12 @@ def buffer(connection: Connection, execution_id: str, name: str, payload: str, n
     """Put a signal behind those of its name."""
     hidden = vault_of(connection).hide(payload, "signal", execution_id, name)
     connection.execute(insert(signals).values(execution_id=execution_id, name=name, payload=hidden, sent_at=now))
+
+
+def those_with_signals(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Those of these executions for which a signal is buffered; one query, however many they are."""
+    asked = json.dumps(list(ids))
+    return {row["execution_id"] for row in _WITH_SIGNALS.mappings(connection, {"ids": asked})}
 
 
 def waiting(connection: Connection, execution_id: str, name: str | None = None) -> list[tuple[int, str, str, int]]:
