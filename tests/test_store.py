@@ -243,6 +243,19 @@ def test_a_worker_that_was_taken_for_dead_claims_nothing_until_it_has_renewed_it
     assert waiting.take_over(other.id, NOW, mine.id, NOW + 2) == []
 
 
+def test_nor_does_it_claim_calls_that_share_a_limit(waiting):
+    mine = new_identity()
+    waiting.register(mine, NOW)
+    limited = replace(
+        call(1, executor="local", limit_key="key", policy={"concurrency": 1}, due_at=NOW), status=CallStatus.PENDING
+    )
+    waiting.commit("w", [], [turn("e", version=1, calls=[limited])], [], NOW)
+    assert waiting.take_over(mine.id, NOW, "heir", NOW + 1) == []
+    assert waiting.limits.claim(mine.id, "local", NOW + 2, 10).calls == []
+    waiting.register(mine, NOW + 20)
+    assert [due.row.call_id for due in waiting.limits.claim(mine.id, "local", NOW + 2, 10).calls] == [1]
+
+
 def test_the_jobs_of_a_dead_worker_go_to_one_heir(waiting):
     dead = new_identity()
     waiting.register(dead, NOW)

@@ -12,8 +12,8 @@ from durable_monty.dispatcher import Dispatcher
 from durable_monty.held import Held
 from durable_monty.interpreter import Session
 from durable_monty.records import CommitResult
-from durable_monty.store import claiming, commit_sqlite, signals, store
-from durable_monty.store.fixed import Fixed
+from durable_monty.store import claiming, commit_sqlite, limits, signals, store
+from durable_monty.store.fixed import MAY_CLAIM, Fixed
 from durable_monty.turns import TurnRunner
 
 
@@ -126,8 +126,8 @@ def _refused_outcomes_kept() -> list[Change]:
 
 
 def _dead_may_claim() -> list[Change]:
-    guard = Fixed(claiming.MAY_CLAIM)._sqlite
-    claims = (claiming._CLAIM_DUE, claiming._CLAIM_THESE, claiming._CLAIM_CALLS, store._TAKE_OVER)
+    guard = Fixed(MAY_CLAIM)._sqlite
+    claims = (claiming._CLAIM_DUE, claiming._CLAIM_THESE, claiming._CLAIM_CALLS, limits._CLAIM, store._TAKE_OVER)
     assert all(guard in claim._sqlite for claim in claims)
     return [(claim, "_sqlite", claim._sqlite.replace(guard, "TRUE")) for claim in claims]
 

@@ -9,14 +9,10 @@ from sqlalchemy import Connection
 
 from durable_monty.records import CallRow, Claimed, DueCall, ExecutionRow, Snapshot, WorkflowRecord
 from durable_monty.store.connections import Connections
-from durable_monty.store.fixed import THESE, Fixed
+from durable_monty.store.fixed import MAY_CLAIM, THESE, Fixed
 from durable_monty.store.limits import RANK, in_order
 from durable_monty.store.rows import CALL_COLUMNS, EXECUTION_COLUMNS, call_row, execution_row, snapshot_record
 from durable_monty.store.vault import vault_of
-
-MAY_CLAIM = """(EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
-    OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))"""
-"""Not while others take the worker for dead: if it died now, nobody would look for what it has claimed since."""
 
 # Columns by name, here and elsewhere: PostgreSQL refuses a statement that it has parsed before if a newer version has
 # added a column to what `*` stands for, and a worker that runs would be of no more use.

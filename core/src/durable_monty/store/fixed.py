@@ -16,6 +16,10 @@ from sqlalchemy import Connection
 THESE = "({SELECT json_array_elements_text(:ids::json)|SELECT value FROM json_each(:ids)})"
 """The texts of the parameter `ids`, which is a JSON array: any number of them in one statement that never changes."""
 
+MAY_CLAIM = """(EXISTS (SELECT 1 FROM workers WHERE id = :worker AND lease_until >= 0 {FOR SHARE})
+    OR NOT EXISTS (SELECT 1 FROM workers WHERE id = :worker))"""
+"""Not while others take `:worker` for dead: if it died now, nobody would look for what it has claimed since."""
+
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 _DIFFERS = re.compile(r"\{([^|}]*)\|?([^}]*)\}")
 

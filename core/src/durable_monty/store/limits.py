@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, text
 from durable_monty.limits import SECONDS_PER_PRIORITY, Limit
 from durable_monty.records import DueCall
 from durable_monty.store.connections import Connections
+from durable_monty.store.fixed import MAY_CLAIM, Fixed
 from durable_monty.store.rows import CALL_COLUMNS, call_row
 
 RANK = f"due_at - {SECONDS_PER_PRIORITY} * priority"
@@ -51,15 +52,15 @@ UNION ALL
 SELECT limit_key, count(*) FROM calls WHERE {_LIMITED} AND status = 'submitted' AND limit_key IN :keys GROUP BY limit_key
 """).bindparams(bindparam("keys", expanding=True))
 # Written so that only the index that has them in their order fits.
-_CLAIM = f"""
+_CLAIM = Fixed(f"""
 UPDATE calls SET status = 'submitting', worker = :worker, due_at = NULL
 WHERE (execution_id, call_id) IN (
     SELECT execution_id, call_id FROM calls
     WHERE {_LIMITED} AND status = 'pending' AND limit_key = :key
-        AND executor || '' = :executor AND due_at + 0.0 <= :now
-    ORDER BY {RANK} LIMIT :room %s
+        AND executor || '' = :executor AND due_at + 0.0 <= :now AND {MAY_CLAIM}
+    ORDER BY {RANK} LIMIT :room {{FOR UPDATE SKIP LOCKED}}
 ) RETURNING {", ".join(CALL_COLUMNS)}
-"""
+""")
 _SPEND = text("UPDATE limits SET tokens = :tokens, updated_at = :now WHERE key = :key")
 _SWEEP = text("DELETE FROM limits WHERE updated_at < :before")
 
@@ -84,10 +85,8 @@ class Limits:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._sweep_at = 0.0
-        is_postgresql = connections.is_postgresql
-        lock = f"{_LOCK} FOR UPDATE" if is_postgresql else _LOCK
+        lock = f"{_LOCK} FOR UPDATE" if connections.is_postgresql else _LOCK
         self._lock = text(lock).bindparams(bindparam("keys", expanding=True))
-        self._claim = text(_CLAIM % ("FOR UPDATE SKIP LOCKED" if is_postgresql else ""))
 
     def claim(self, worker: str, executor: str, now: float, room: int, after: str = "") -> LimitedClaim:
         """Take calls that their limits let begin now: they become `submitting`.
@@ -138,7 +137,7 @@ class Limits:
             connection.execute(_SPEND, spent)
 
     def _calls(self, connection: Connection, parameters: dict[str, Any]) -> Sequence[DueCall]:
-        rows = connection.execute(self._claim, parameters).mappings().all()
+        rows = _CLAIM.mappings(connection, parameters)
         return in_order(DueCall(row["execution_id"], call_row(row, self._connections.vault)) for row in rows)
 
 

@@ -40,14 +40,14 @@ from durable_monty.records import (
 from durable_monty.store import commit_postgresql, commit_sqlite
 from durable_monty.store.attempts import record_attempts
 from durable_monty.store.changes import ENDED_CHANNEL, PostgresqlChanges, SqliteChanges
-from durable_monty.store.claiming import MAY_CLAIM, Claiming
+from durable_monty.store.claiming import Claiming
 from durable_monty.store.clock import DatabaseClock
 from durable_monty.store.commit_sqlite import LateDelivery
 from durable_monty.store.connections import Connections
 from durable_monty.store.effects import has_effects, perform
 from durable_monty.store.engines import shown
 from durable_monty.store.examining import Examining
-from durable_monty.store.fixed import Fixed
+from durable_monty.store.fixed import MAY_CLAIM, Fixed
 from durable_monty.store.limits import Limits
 from durable_monty.store.listing import Listing
 from durable_monty.store.notices import tell
