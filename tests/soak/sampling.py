@@ -24,6 +24,7 @@ class Sample:
     Attributes:
         minute: Since the beginning.
         rss_bytes: Of the workers and of their sandboxes; likewise the next two.
+        processes: How many these are.
         executions: That ended since the sample before.
         latency_p50_ms: From start to end of these.
     """
@@ -32,6 +33,7 @@ class Sample:
     rss_bytes: int
     file_descriptors: int
     threads: int
+    processes: int
     database_bytes: int
     executions: int
     latency_p50_ms: float
@@ -40,12 +42,12 @@ class Sample:
     def row(self) -> str:
         """A line of the table."""
         return (
-            f"{self.minute:7.1f} {self.rss_bytes / (1 << 20):9.1f} {self.file_descriptors:5d} {self.threads:8d} "
+            f"{self.minute:7.1f} {self.rss_bytes / (1 << 20):9.1f} {self.file_descriptors:5d} {self.threads:8d} {self.processes:5d} "
             f"{self.database_bytes / (1 << 20):8.1f} {self.executions:10d} {self.latency_p50_ms:8.1f} {self.latency_p95_ms:8.1f}"
         )
 
 
-HEADER = f"{'minute':>7} {'RSS MiB':>9} {'fds':>5} {'threads':>8} {'DB MiB':>8} {'executions':>10} {'p50 ms':>8} {'p95 ms':>8}"
+HEADER = f"{'minute':>7} {'RSS MiB':>9} {'fds':>5} {'threads':>8} {'procs':>5} {'DB MiB':>8} {'executions':>10} {'p50 ms':>8} {'p95 ms':>8}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,20 @@ class Verdict:
 
 
 def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
-    """How each measure went; the first fifth of the samples, in which caches fill, does not count."""
-    counted = samples[max(1, len(samples) // 5) :]
+    """How each measure went.
+
+    The first fifth of the samples, in which caches fill, does not count, nor do those before the last sandbox was started:
+    a worker starts one more whenever all are busy, up to the number that it may have. If that goes on for two thirds of
+    the time, processes grow.
+    """
+    if not samples:
+        return []
+    most = max(sample.processes for sample in samples)
+    full = next(index for index, sample in enumerate(samples) if sample.processes == most)
+    counted = samples[max(1, len(samples) // 5, full) :]
     third = max(1, len(counted) // 3)
-    found = []
+    has_settled = 3 * full <= 2 * len(samples)
+    found = [Verdict("processes", samples[0].processes, most, 0.0, has_settled)]
     for measure in ("rss_bytes", "file_descriptors", "threads", "database_bytes", "latency_p50_ms", "latency_p95_ms"):
         values = [float(getattr(sample, measure)) for sample in counted]
         if not values:
@@ -93,9 +105,9 @@ def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
     return found
 
 
-def resources_of(pids: Sequence[int]) -> tuple[int, int, int]:
-    """Resident memory in bytes, open files and threads of these processes and their descendants."""
-    rss_bytes = files = threads = 0
+def resources_of(pids: Sequence[int]) -> tuple[int, int, int, int]:
+    """Resident memory in bytes, open files and threads of these processes and their descendants, and how many they are."""
+    rss_bytes = files = threads = processes = 0
     for pid in _with_descendants(pids):
         try:
             status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -105,7 +117,8 @@ def resources_of(pids: Sequence[int]) -> tuple[int, int, int]:
             continue
         rss_bytes += int(status.get("VmRSS", "0 kB").split()[0]) * _KIB
         threads += int(status["Threads"])
-    return rss_bytes, files, threads
+        processes += 1
+    return rss_bytes, files, threads, processes
 
 
 def _with_descendants(pids: Sequence[int]) -> list[int]:
