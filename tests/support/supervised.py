@@ -36,9 +36,11 @@ class Supervised:
     def ensure_running(self) -> None:
         """Start it if it has ended."""
         if self._process is None or self._process.poll() is not None:
+            # Compiling every module at each start takes longer than some lives last.
+            environment = {name: value for name, value in self.environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
             with self._log.open("ab") as log:
                 self._process = subprocess.Popen(
-                    self.program, env=self.environment, stdout=log, stderr=log, cwd=self._log.parent
+                    self.program, env=environment, stdout=log, stderr=log, cwd=self._log.parent
                 )
 
     def signal(self, number: int) -> bool:
