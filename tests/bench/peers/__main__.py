@@ -19,6 +19,7 @@ import secrets
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from profiles import profiles  # noqa: E402
 from running import run_program  # noqa: E402
 from tables import page, write  # noqa: E402
 
+# Made once, whatever `--repeats` says.
+_ONCE: dict[str, Callable[[Database, Database, argparse.Namespace], Any]] = {
+    "W7": lambda postgresql, sqlite, chosen: _through_rq(sqlite, is_quick=chosen.quick),
+    "counts": lambda postgresql, sqlite, chosen: counts(chosen.peers_python, is_quick=chosen.quick),
+    "profiles": lambda postgresql, sqlite, chosen: profiles(postgresql, is_quick=chosen.quick),
+    "claims": lambda postgresql, sqlite, chosen: claims(postgresql, chosen.executions),
+}
 # As random as what is compressed.
 _STEP_TEXT = secrets.token_hex(1500)
 
@@ -44,14 +52,9 @@ def main() -> None:
     with postgresql_database() as postgresql, sqlite_database() as sqlite:
         results["machine"] = f"{os.cpu_count()} processors; {postgresql.describe}; {sqlite.describe}"
         for workload in chosen.workloads:
-            if workload == "W7":
-                results["W7"] = results.get("W7") or _through_rq(sqlite, is_quick=chosen.quick)
-            elif workload == "counts":
-                results["counts"] = counts(chosen.peers_python, is_quick=chosen.quick)
-            elif workload == "profiles":
-                results["profiles"] = profiles(postgresql, is_quick=chosen.quick)
-            elif workload == "claims":
-                results["claims"] = claims(postgresql, chosen.executions)
+            if workload in _ONCE:
+                if workload not in results:
+                    results[workload] = _ONCE[workload](postgresql, sqlite, chosen)
             else:
                 _run_all(workload, {"postgresql": postgresql, "sqlite": sqlite}, results, chosen)
             _keep(chosen.results, results)
