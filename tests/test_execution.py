@@ -164,12 +164,14 @@ def test_the_clock_read_in_a_workflow_is_the_wall_clock(lite_service):
 def test_a_loop_without_end_fails_that_execution_and_no_other(tmp_path):
     config = Config.model_validate({"interpreter": {"max_turn_seconds": 0.3, "request_timeout_seconds": 2}})
     service = OrchestratorService(init_db(f"sqlite:///{tmp_path}/a.db"), config)
+    inputs = [{"n": n} for n in range(10)]
+    healthy = service.start_executions("await add(n, 2)", [host.add], inputs)
     spinning = service.start_execution("while True:\n    pass")
-    healthy = service.start_execution("await add(1, 2)", [host.add])
+    healthy += service.start_executions("await add(n, 2)", [host.add], inputs)
     Worker(service).run(until_complete=True)
     assert service.get_execution(spinning)["status"] == "failed"
     assert "TimeoutError" in service.get_execution(spinning)["error"]
-    assert service.get_result(healthy) == 3
+    assert [service.get_result(id_) for id_ in healthy] == 2 * [n + 2 for n in range(10)]
     service.close()
 
 

@@ -112,7 +112,9 @@ class InterpreterTable(Table):
     request_timeout_seconds: PositiveFloat = Field(
         20.0, description="When a sandbox process that does not answer is killed."
     )
-    processes: PositiveInt = Field(4, description="Most sandbox processes of one worker.")
+    processes: PositiveInt = Field(
+        4, description="Most sandbox processes of one worker; two of them work at a time where many executions go on."
+    )
     max_open_calls: PositiveInt = Field(
         100_000, description="Most calls of one execution that are open at the same time."
     )

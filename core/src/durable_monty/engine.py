@@ -7,6 +7,7 @@ calls are handed back as well, so that a worker need not read what it has just w
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import defaultdict
@@ -17,18 +18,22 @@ from typing import TypeGuard
 from durable_monty.errors import PayloadUnreadable, SchemaMismatch, StoreError, StoreUnreachable
 from durable_monty.held import MAX_KEPT_EXECUTIONS, Held, HeldExecutions
 from durable_monty.interpreter import Interpreter
+from durable_monty.lanes import in_lanes
 from durable_monty.models import CallStatus, ExecutionStatus, Failure, job_id_of
 from durable_monty.planning import Planner
 from durable_monty.records import CallKind, CallRow, Claimed, DueCall, ExecutionRow, NextAttempt, Settlement, Turn
 from durable_monty.store import Store, failure_text
 from durable_monty.store.vault import UNREADABLE_DELAY_SECONDS, UNREADABLE_NOTE
-from durable_monty.turns import TurnRunner
+from durable_monty.turns import Room, TurnRunner
 from durable_monty.watching import Watch
 
 log = logging.getLogger(__name__)
 
 MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
+_MOST_LANES = 2
+_MANY_TURNS = 8
+"""From so many turns on it pays to start a thread for half of them."""
 CANCEL_DEADLINE_SECONDS = 60.0
 """How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
 _CRASH_DELAY_SECONDS = 1.0
@@ -96,7 +101,8 @@ class Engine:
         self._worker_id = worker
         self._clock = clock
         self._lock = threading.RLock()
-        self._held = HeldExecutions(max_sessions=max(interpreter.limits.processes - 1, 1))
+        self._lanes = _lanes(interpreter.limits.processes)
+        self._held = HeldExecutions(max_sessions=max(interpreter.limits.processes - self._lanes, 1))
         self._turns = TurnRunner(store, interpreter, planner, signing_key, on_print)
         self.watch: Watch | None = None
 
@@ -260,14 +266,13 @@ class Engine:
             due = self._settle_due(held, now)
             extra += due
             taken[execution_id] += due
-            turn = self._turn(held, now, capacity)
+        for held, turn in zip(touched, self._turns_of(touched, now, capacity), strict=True):
             if turn is not None:
                 turns.append(turn)
                 extra += turn.settlements
-                turn.relies_on = {item.call_id for item in (*taken[execution_id], *turn.settlements)}
+                turn.relies_on = {item.call_id for item in (*taken[held.row.id], *turn.settlements)}
                 if turn.status.is_terminal and held.row.parent_call is not None:
                     extra.append(_end_of_child(held.row, turn))
-            self._held.limit_sessions(keep=held)
         advanced, ignored = self._commit(_newest([*fresh, *extra]), turns, touched, now)
         advanced.settled |= {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
         if ignored:
@@ -311,9 +316,21 @@ class Engine:
         self._store.steering.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
         row.cancel_deadline_at, row.cancel_reason, row.wake_at = now + CANCEL_DEADLINE_SECONDS, reason, now
 
-    def _turn(self, held: Held, now: float, capacity: dict[str, int]) -> Turn | None:
+    def _turns_of(self, some: Sequence[Held], now: float, capacity: dict[str, int]) -> list[Turn | None]:
+        """Run the turns of these executions: several at a time where they are many, as each mostly waits for its sandbox."""
+        room = Room(capacity)
+
+        def run(held: Held) -> Turn | None:
+            self._held.begin(held)
+            turn = self._turn(held, now, room)
+            self._held.limit_sessions(keep=held)
+            return turn
+
+        return in_lanes(run, some, self._lanes if len(some) >= _MANY_TURNS else 1)
+
+    def _turn(self, held: Held, now: float, room: Room) -> Turn | None:
         try:
-            turn = self._turns.run(held, now, self._worker, capacity)
+            turn = self._turns.run(held, now, self._worker, room)
         except PayloadUnreadable as error:
             self._leave_to_others(held, error, now)
             return None
@@ -416,6 +433,12 @@ class Engine:
         held.apply(turn)
         if not turn.is_kept:
             self._held.drop(turn.execution_id)
+
+
+def _lanes(processes: int) -> int:
+    """How many turns are run at a time; each needs a sandbox process, and another processor to gain anything."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(_MOST_LANES, processes // 2, processors), 1)
 
 
 def _is_refusal(error: BaseException) -> TypeGuard[StoreError]:

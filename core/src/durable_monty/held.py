@@ -6,6 +6,7 @@ the step before has written, and live sandboxes are a copy of snapshots.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -217,7 +218,9 @@ class HeldExecutions:
     def __init__(self, max_sessions: int) -> None:
         self._items: dict[str, Held] = {}
         self._max_sessions = max_sessions
+        # Those whose sandbox lives and is not in use, the least recently used first.
         self._with_session: dict[str, Held] = {}
+        self._lock = threading.Lock()
 
     def __contains__(self, execution_id: object) -> bool:
         return execution_id in self._items
@@ -253,13 +256,20 @@ class HeldExecutions:
             item.close_session()
         return held
 
+    def begin(self, held: Held) -> None:
+        """Its sandbox is in use from now on, until `limit_sessions`: nobody closes it to make room."""
+        with self._lock:
+            self._with_session.pop(held.row.id, None)
+
     def limit_sessions(self, keep: Held) -> None:
         """Close live sandboxes beyond the limit: the least recently used, those with nothing unsaved first."""
-        self._with_session.pop(keep.row.id, None)
-        if keep.session is not None:
-            self._with_session[keep.row.id] = keep
-        while len(self._with_session) > self._max_sessions:
-            others = [held for held in self._with_session.values() if held is not keep]
-            victim = next((held for held in others if not held.unsaved), others[0])
-            del self._with_session[victim.row.id]
+        victims = []
+        with self._lock:
+            if keep.session is not None:
+                self._with_session[keep.row.id] = keep
+            while len(self._with_session) > self._max_sessions:
+                others = [held for held in self._with_session.values() if held is not keep]
+                victims.append(next((held for held in others if not held.unsaved), others[0]))
+                del self._with_session[victims[-1].row.id]
+        for victim in victims:
             victim.close_session()

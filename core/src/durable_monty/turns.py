@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 
 from durable_monty import codec
 from durable_monty.consequences import Consequences, answer_of
@@ -34,6 +35,25 @@ NEVER_DELIVERED = -1
 """Batch number of calls that are answered within their turn, such as clock readings."""
 
 
+class Room:
+    """How many calls a worker can still take; used by several threads.
+
+    Args:
+        capacity: The numbers, by executor.
+    """
+
+    def __init__(self, capacity: Mapping[str, int]) -> None:
+        self._left = dict(capacity)
+        self._lock = threading.Lock()
+
+    def take(self, executor: str) -> bool:
+        """Take the place for one call, if there is one."""
+        with self._lock:
+            left = self._left.get(executor, 0)
+            self._left[executor] = left - 1
+            return left > 0
+
+
 class TurnRunner:
     """Runs turns of claimed executions; records nothing itself."""
 
@@ -56,11 +76,11 @@ class TurnRunner:
         """Whether the error is the loss of a sandbox process, not the end of a workflow."""
         return isinstance(error, SandboxCrashed)
 
-    def run(self, held: Held, now: float, worker: str, capacity: dict[str, int]) -> Turn | None:
+    def run(self, held: Held, now: float, worker: str, room: Room) -> Turn | None:
         """Run one turn.
 
         Args:
-            capacity: How many calls the worker can still take, by executor; counted down.
+            room: For calls that the worker submits itself; taken from.
 
         Returns:
             What to make durable, or None if nothing was announced and nothing ended: then what was delivered is
@@ -104,7 +124,7 @@ class TurnRunner:
         if not is_news and not _must_be_recorded(held, turn, now):
             return None
         try:
-            return self._suspend(held, turn, now, worker, capacity)
+            return self._suspend(held, turn, now, worker, room)
         except UndumpableState as error:
             return self._end(held, turn, error.raised)
 
@@ -160,14 +180,14 @@ class TurnRunner:
             raise
         return session
 
-    def _suspend(self, held: Held, turn: Turn, now: float, worker: str, capacity: dict[str, int]) -> Turn:
+    def _suspend(self, held: Held, turn: Turn, now: float, worker: str, room: Room) -> Turn:
         assert held.session is not None
         turn.status = ExecutionStatus.WAITING
         turn.deliveries = list(held.unsaved.values())
         turn.next_batch = held.next_batch
         for row in turn.calls:
             if row.kind is CallKind.FUNCTION and not row.status.is_terminal:
-                self._place(row, held, now, worker, capacity)
+                self._place(row, held, now, worker, room)
         turn.wake_at = _wake_at(held, turn)
         turn.is_kept = held.waits_for_function or any(call.kind is CallKind.FUNCTION for call in turn.calls)
         turn.snapshot = seal(
@@ -179,13 +199,12 @@ class TurnRunner:
         )
         return turn
 
-    def _place(self, row: CallRow, held: Held, now: float, worker: str, capacity: dict[str, int]) -> None:
+    def _place(self, row: CallRow, held: Held, now: float, worker: str, room: Room) -> None:
         """Decide where a new call runs, and whether this worker submits it at once."""
         self._planner.plan(row, held.workflow)
         row.due_at = now
         # What is limited is claimed under the lock of its limit.
-        if row.limit_key is None and capacity.get(row.executor or "", 0) > 0:
-            capacity[row.executor or ""] -= 1
+        if row.limit_key is None and room.take(row.executor or ""):
             row.status, row.worker, row.due_at = CallStatus.SUBMITTING, worker, None
 
     def _finish(self, held: Held, turn: Turn, progress: Progress) -> Turn:
