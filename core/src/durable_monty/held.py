@@ -209,7 +209,7 @@ class Held:
 
 
 class HeldExecutions:
-    """The executions that one engine holds.
+    """The executions that one engine holds. Several threads may run turns, each of another execution.
 
     Args:
         max_sessions: Most live sandboxes to keep; each is a process.
@@ -242,7 +242,8 @@ class HeldExecutions:
 
     def drop(self, execution_id: str) -> None:
         """Forget an execution; its claim in the store is not touched."""
-        self._with_session.pop(execution_id, None)
+        with self._lock:
+            self._with_session.pop(execution_id, None)
         held = self._items.pop(execution_id, None)
         if held is not None:
             held.close_session()
