@@ -264,13 +264,12 @@ class HeldExecutions:
 
     def limit_sessions(self, keep: Held) -> None:
         """Close live sandboxes beyond the limit: the least recently used, those with nothing unsaved first."""
-        victims = []
+        # Until a victim is closed nobody may `begin` with it.
         with self._lock:
             if keep.session is not None:
                 self._with_session[keep.row.id] = keep
             while len(self._with_session) > self._max_sessions:
                 others = [held for held in self._with_session.values() if held is not keep]
-                victims.append(next((held for held in others if not held.unsaved), others[0]))
-                del self._with_session[victims[-1].row.id]
-        for victim in victims:
-            victim.close_session()
+                victim = next((held for held in others if not held.unsaved), others[0])
+                del self._with_session[victim.row.id]
+                victim.close_session()
