@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from durable_monty._prelude import HELPERS
 from durable_monty.errors import WorkflowSourceError
 from durable_monty.functions import Function
+from durable_monty.parsing import parse, parse_expression
 from durable_monty.workflows import Workflow
 
 SANDBOX_MODULES = frozenset(
@@ -143,7 +144,7 @@ class _Extraction:
         self._given = given
         self._filename, self._text, self._namespace = origin.filename, origin.text, origin.namespace
         self._evidence = Evidence(self._filename, self._text)
-        self._tree = ast.parse("\n".join(self._text))
+        self._tree = parse("\n".join(self._text))
         self._scopes = self._find()
         self._bindings = _bindings(self._scopes)
         self._taken: dict[str, tuple[int, list[tuple[str, int]]]] = {}
@@ -387,7 +388,7 @@ def _names(node: ast.AST) -> set[str]:
     for item in ast.walk(node):
         if isinstance(item, ast.Constant) and isinstance(item.value, str):
             try:
-                names |= _names(ast.parse(item.value, mode="eval"))
+                names |= _names(parse_expression(item.value))
             except SyntaxError:
                 # A text inside Literal[...].
                 continue

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Collection, Sequence
 
 from durable_monty.errors import Problem
+from durable_monty.parsing import parse
 from durable_monty.sandbox import MISSING_BUILTINS
 
 
@@ -16,7 +17,7 @@ def lint(text: str, lines: Sequence[int], defined: Collection[str]) -> list[Prob
         lines: For each line of the text the line in the user's file.
         defined: Names that stand for something else than Python's builtins.
     """
-    tree = ast.parse(text)
+    tree = parse(text)
     own = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     own |= {

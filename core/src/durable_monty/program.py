@@ -19,6 +19,7 @@ from durable_monty.errors import InputError, Problem, WorkflowCheckError, Workfl
 from durable_monty.extraction import FLOW, Evidence, Extracted, extract, origin_of
 from durable_monty.functions import Function, get_function, register
 from durable_monty.lint import lint
+from durable_monty.parsing import parse
 from durable_monty.records import FunctionRef, WorkflowRecord
 from durable_monty.sandbox import SANDBOX_BUILTINS
 from durable_monty.scoping import with_scoped_gather
@@ -270,7 +271,7 @@ def _from_text(
     given, offered = dict(functions), dict(workflows)
     name = PurePath(filename).stem if filename != _PLAIN_FILENAME else "workflow"
     try:
-        tree = ast.parse(text)
+        tree = parse(text)
     except (SyntaxError, ValueError) as error:
         raise WorkflowCheckError(name, [_syntax_problem(text, error)]) from error
     except (RecursionError, MemoryError) as error:
@@ -355,7 +356,7 @@ def _names(text: str) -> tuple[set[str], set[str]]:
 def _undefined_calls(text: str, undefined: set[str], known: Iterable[str]) -> dict[str, Problem]:
     lines = text.split("\n")
     found: dict[str, Problem] = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in undefined):
             continue
         function = node.func.id
@@ -367,7 +368,7 @@ def _undefined_calls(text: str, undefined: set[str], known: Iterable[str]) -> di
 
 
 def _first_use(text: str, name: str) -> int:
-    nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and node.id == name)
+    nodes = (node for node in ast.walk(parse(text)) if isinstance(node, ast.Name) and node.id == name)
     return min((node.lineno for node in nodes), default=1)
 
 

@@ -10,12 +10,14 @@ import ast
 from collections.abc import Collection
 from typing import TypeGuard
 
+from durable_monty.parsing import parse
+
 SCOPED_GATHER = "_scoped_gather"
 
 
 def with_scoped_gather(text: str) -> str:
     """The text with `asyncio.gather` replaced, however it is imported; every line keeps its number."""
-    tree = ast.parse(text)
+    tree = parse(text)
     lines = text.split("\n")
     modules = {
         alias.asname or alias.name

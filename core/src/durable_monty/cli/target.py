@@ -13,6 +13,7 @@ from typing import Any
 
 from durable_monty.errors import DurableMontyError, WorkflowSourceError
 from durable_monty.functions import normalized
+from durable_monty.parsing import parse
 from durable_monty.workflows import Workflow
 
 
@@ -99,7 +100,7 @@ def _read(file: Path) -> str:
 def _declares_workflow(text: str) -> bool:
     """Whether the file has a `@workflow` function; if it cannot be parsed, the check at submit says so."""
     try:
-        tree = ast.parse(text)
+        tree = parse(text)
     except (SyntaxError, ValueError):
         return False
     return any(

@@ -16,13 +16,13 @@ from durable_monty.models import Heartbeat, Outcome
 BATCH = 1000
 GROUP = "durable-monty"
 
-# The pause before a read doubles while replies come in numbers and halves while they come one by one, so that a lone one
-# beside a thousand jobs that take long waits no longer than it must. It ends when a quarter of what is to come should be
-# there: 10,000 replies of 1,000 open jobs take some 40 reads, and the workers do not run dry meanwhile.
-_FIRST_LINGER_SECONDS = 0.005
-_MAX_LINGER_SECONDS = 1.0
+# Where replies come in numbers a pause before each read makes it one read for many of them. It is a share of the time in
+# which all open jobs would reply at the rate of the moment, so that workers do not run dry meanwhile, and nobody waits for
+# much longer than his job takes to get its turn. Where they come one by one there is none.
 _SHARE = 0.4
-_MANY = 3
+_MAX_LINGER_SECONDS = 0.3
+_FAST_PER_SECOND = 100.0
+_WINDOW_SECONDS = 0.02
 _FORGET_CONSUMER_SECONDS = 3600
 _MAX_BLOCK_SECONDS = 1.0
 
@@ -45,7 +45,8 @@ class Results:
         self._has_group = False
         self._claim_at = 0.0
         self._linger_seconds = 0.0
-        self._read_at = 0.0
+        self._seen = 0
+        self._seen_since = 0.0
         self._stopping = threading.Event()
         self.is_drained = False
         """Whether the last read has left nothing to read."""
@@ -85,15 +86,15 @@ class Results:
         return self._outcomes(entries)
 
     def _adapt(self, count: int, expected: int) -> None:
-        """Choose the pause before the next read."""
-        seconds, self._read_at = time.monotonic() - self._read_at, time.monotonic()
-        if count < _MANY:
-            self._linger_seconds /= 2
+        """Choose the pause before the next read by how many replies have come since the last choice."""
+        self._seen += count
+        seconds = time.monotonic() - self._seen_since
+        if seconds < _WINDOW_SECONDS:
             return
-        until_share = _SHARE * expected * seconds / count
-        self._linger_seconds = min(
-            max(self._linger_seconds * 2, _FIRST_LINGER_SECONDS), until_share, _MAX_LINGER_SECONDS
-        )
+        rate = self._seen / seconds
+        self._seen, self._seen_since = 0, self._seen_since + seconds
+        is_fast = rate >= _FAST_PER_SECOND
+        self._linger_seconds = min(_SHARE * expected / rate, _MAX_LINGER_SECONDS) if is_fast else 0.0
 
     def acknowledge(self, job_ids: Iterable[str]) -> None:
         """Drop the replies of these jobs from the stream; of unknown jobs there are none."""
