@@ -175,6 +175,16 @@ def test_a_loop_without_end_fails_that_execution_and_no_other(tmp_path):
     service.close()
 
 
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_many_executions_go_on_with_few_sandbox_processes(tmp_path, processes):
+    config = Config.model_validate({"interpreter": {"processes": processes}})
+    with OrchestratorService(init_db(f"sqlite:///{tmp_path}/a.db"), config) as service:
+        code = "from asyncio import gather\nsum(await gather(add(n, 1), add(n, 2))) + await add(n, 3)"
+        ids = service.start_executions(code, [host.add], [{"n": n} for n in range(20)])
+        Worker(service).run(until_complete=True)
+        assert [service.get_result(id_) for id_ in ids] == [3 * n + 6 for n in range(20)]
+
+
 def test_too_much_memory_fails_that_execution(tmp_path):
     config = Config.model_validate({"interpreter": {"max_memory_bytes": 2**21}})
     service = OrchestratorService(init_db(f"sqlite:///{tmp_path}/a.db"), config)

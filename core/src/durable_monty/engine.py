@@ -102,7 +102,7 @@ class Engine:
         self._clock = clock
         self._lock = threading.RLock()
         self._lanes = _lanes(interpreter.limits.processes)
-        self._held = HeldExecutions(max_sessions=max(interpreter.limits.processes - self._lanes, 1))
+        self._held = HeldExecutions(max_sessions=interpreter.limits.processes - self._lanes)
         self._turns = TurnRunner(store, interpreter, planner, signing_key, on_print)
         self.watch: Watch | None = None
 

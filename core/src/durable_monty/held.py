@@ -212,7 +212,7 @@ class HeldExecutions:
     """The executions that one engine holds. Several threads may run turns, each of another execution.
 
     Args:
-        max_sessions: Most live sandboxes to keep; each is a process.
+        max_sessions: Most live sandboxes to keep; each is a process. 0: none outlives its turn.
     """
 
     def __init__(self, max_sessions: int) -> None:
@@ -269,7 +269,7 @@ class HeldExecutions:
             if keep.session is not None:
                 self._with_session[keep.row.id] = keep
             while len(self._with_session) > self._max_sessions:
-                others = [held for held in self._with_session.values() if held is not keep]
+                others = [held for held in self._with_session.values() if held is not keep] or [keep]
                 victim = next((held for held in others if not held.unsaved), others[0])
                 del self._with_session[victim.row.id]
                 victim.close_session()
