@@ -11,7 +11,7 @@ from pathlib import Path
 
 CORE_MODULES = (
     "__init__", "_prelude", "codec", "convert", "envelope", "errors", "extraction", "flow", "functions", "heartbeats",
-    "models", "overrides", "policies", "remote", "signing", "workflows",
+    "models", "overrides", "parsing", "policies", "remote", "signing", "workflows",
 )  # fmt: skip
 """The remote side of the core, and what a module with a `@workflow` in it imports."""
 OWN_MODULES = ("__init__", "events", "remote", "remote_durable")
