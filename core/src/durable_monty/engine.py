@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 MAX_TURNS_PER_COMMIT = 100
 CRASHES_BEFORE_PAUSE = 3
+CANCEL_DEADLINE_SECONDS = 60.0
+"""How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
 _MOST_LANES = 2
 _MANY_TURNS = 8
 """From so many turns on it pays to start a thread for half of them."""
-CANCEL_DEADLINE_SECONDS = 60.0
-"""How long an execution whose deadline has passed, or whose parent has ended, may clean up."""
 _CRASH_DELAY_SECONDS = 1.0
 _SHOWN_CHARACTERS = 500
 
@@ -126,7 +126,7 @@ class Engine:
         with self._lock:
             ids = {item.execution_id for item in settlements}
             self._claim_missing(ids)
-            return self._run(ids, settlements, dict(capacity or {}))
+            return self._run(ids, settlements, capacity or {})
 
     def advance_due(self, capacity: Mapping[str, int] | None = None) -> Advanced:
         """Advance executions that are scheduled, or whose time has come, or that others have woken.
@@ -139,7 +139,7 @@ class Engine:
             claimed = self._store.claim(self._worker, now, MAX_TURNS_PER_COMMIT)
             for item in claimed:
                 self._admit(item)
-            advanced = self._run({item.row.id for item in claimed}, (), dict(capacity or {}))
+            advanced = self._run({item.row.id for item in claimed}, (), capacity or {})
             advanced.is_busy = advanced.is_busy or len(claimed) == MAX_TURNS_PER_COMMIT
             return advanced
 
@@ -201,12 +201,12 @@ class Engine:
         else:
             self._held.put(Held(claimed))
 
-    def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+    def _run(self, ids: Iterable[str], settlements: Sequence[Settlement], capacity: Mapping[str, int]) -> Advanced:
         ids = set(ids)
         involved = ids | {item.execution_id for item in settlements}
         crashes = {held.row.id: held.row.crashes for id_ in involved if (held := self._held.get(id_)) is not None}
         try:
-            return self._run_held(ids, settlements, dict(capacity))
+            return self._run_held(ids, settlements, capacity)
         except BaseException as error:
             # What is in memory may be ahead of the database or behind it; the database decides. Turns that were run
             # before this happened have told their sandboxes of outcomes, and nobody will record what they called.
@@ -222,7 +222,9 @@ class Engine:
             raise refusal
         return self._set_aside(execution_id, settlements, crashes[execution_id], refusal)
 
-    def _run_apart(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+    def _run_apart(
+        self, ids: Collection[str], settlements: Sequence[Settlement], capacity: Mapping[str, int]
+    ) -> Advanced:
         """Run each by itself, because the database refused something: only the one that asked for it is to suffer."""
         advanced = Advanced()
         for execution_id in sorted({*ids, *(item.execution_id for item in settlements)}):
@@ -241,7 +243,9 @@ class Engine:
         settled = {job_id_of(item.execution_id, item.call_id, item.attempt) for item in settlements}
         return Advanced(settled=settled | set(result.ignored))
 
-    def _run_held(self, ids: Collection[str], settlements: Sequence[Settlement], capacity: dict[str, int]) -> Advanced:
+    def _run_held(
+        self, ids: Collection[str], settlements: Sequence[Settlement], capacity: Mapping[str, int]
+    ) -> Advanced:
         now = self._clock()
         extra: list[Settlement] = []
         turns: list[Turn] = []
@@ -316,7 +320,7 @@ class Engine:
         self._store.steering.request_cancel(row.id, reason, now + CANCEL_DEADLINE_SECONDS, now)
         row.cancel_deadline_at, row.cancel_reason, row.wake_at = now + CANCEL_DEADLINE_SECONDS, reason, now
 
-    def _turns_of(self, some: Sequence[Held], now: float, capacity: dict[str, int]) -> list[Turn | None]:
+    def _turns_of(self, some: Sequence[Held], now: float, capacity: Mapping[str, int]) -> list[Turn | None]:
         """Run the turns of these executions: several at a time where they are many, as each mostly waits for its sandbox."""
         room = Room(capacity)
 

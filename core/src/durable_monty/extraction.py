@@ -130,9 +130,11 @@ def extract(workflow: Workflow[..., Any], given: Mapping[str, Function[Any]], or
 
     Args:
         given: Host functions that were named at the start, by name; others are found by themselves.
+        origin: What `origin_of` has found.
 
     Raises:
-        WorkflowSourceError: The source cannot be had, or it uses a name that cannot be taken into the sandbox.
+        WorkflowSourceError: The file is not the one that was imported, or the workflow uses a name that cannot be taken
+            into the sandbox.
     """
     return _Extraction(workflow, given, origin).run()
 

@@ -155,14 +155,7 @@ class OrchestratorService(ByHand, Steering, Scheduling, Retaining):
         options = StartOptions(None, deadline_seconds, delay_seconds, tags, memo)
         functions, children = list(external_functions or ()), list(workflows)
         prepared = [
-            self._starter.prepare(
-                workflow,
-                functions if external_functions is not None else None,
-                item,
-                children,
-                check=check,
-                filename=filename,
-            )
+            self._starter.prepare(workflow, functions, item, children, check=check, filename=filename)
             for item in inputs
         ]
         return self._starter.start_all(prepared, execution_ids, options)

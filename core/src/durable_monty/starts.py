@@ -120,16 +120,14 @@ class Starter:
             )
         if not prepared:
             return []
-        has_ids = execution_ids is not None
-        ids = (
-            [checked_id(id_) for id_ in execution_ids]
-            if execution_ids is not None
-            else [uuid.uuid4().hex for _ in prepared]
-        )
+        if execution_ids is None:
+            ids = [uuid.uuid4().hex for _ in prepared]
+        else:
+            ids = [checked_id(id_) for id_ in execution_ids]
         self._runtime.store.clock.ask(older_than_seconds=_CLOCK_MAX_AGE_SECONDS)
         now = self._runtime.clock()
         news = [
-            self._new_execution(id_, item, options, now, has_id=has_ids)
+            self._new_execution(id_, item, options, now, has_id=execution_ids is not None)
             for id_, item in zip(ids, prepared, strict=True)
         ]
         self._runtime.store.starting.start_all(news, _require_same)

@@ -6,8 +6,7 @@ commit of the same database is measured. Each run is kept in the results file at
 again. A run that fails, or cannot be made here, makes a row that says why.
 
 `counts` counts statements, transactions, syncs and bytes of one step exactly. `profiles` tells where the time of our own
-runs goes. `claims` shows how the database answers a
-worker's queries beside ten million executions that have ended.
+runs goes. `claims` shows how the database answers a worker's queries beside ten million executions that have ended.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where the time of our own workloads goes: each run once in one process under cProfile, and its time sorted by parts.
 
-The profiler makes Python's own part look larger than it is, by about a half; what waits is not touched by it.
+It sees one thread: of turns that are run two at a time, and of host functions, it tells what that thread did of them. And
+it makes Python's own part look larger than it is, by about a half; what waits is not touched by it.
 """
 
 from __future__ import annotations

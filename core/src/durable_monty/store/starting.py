@@ -106,6 +106,7 @@ class Starting:
             inserted: set[str] = set()
             for start in range(0, len(news), _MOST_ROWS):
                 inserted |= _insert_many(connection, [new.row for new in news[start : start + _MOST_ROWS]])
+            tagged: list[dict[str, Any]] = []
             for new in news:
                 if new.row.id not in inserted:
                     existing = self._start_in(connection, new).existing
@@ -114,7 +115,8 @@ class Starting:
                     continue
                 # The same id once more is to find this one.
                 inserted.remove(new.row.id)
-                _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
+                tagged += _tag_rows(new.row.id, new.row.created_at, new.tags)
+            _insert_tags(connection, tagged)
             tell(connection)
 
     def _start(self, new: NewExecution) -> Started:
@@ -217,7 +219,7 @@ def _postpone(connection: Connection, found: ExecutionRow, new: NewExecution) ->
         values["wake_at"] = new.row.wake_at
     connection.execute(update(executions).where(executions.c.id == found.id).values(values))
     connection.execute(delete(tags).where(tags.c.execution_id == found.id))
-    _insert_tags(connection, found.id, found.created_at, new.tags)
+    _insert_tags(connection, _tag_rows(found.id, found.created_at, new.tags))
     tell(connection)
 
 
@@ -226,7 +228,7 @@ def _inserted(connection: Connection, new: NewExecution) -> Started | None:
     _save_workflows(connection, new)
     if not _insert(connection, new.row):
         return None
-    _insert_tags(connection, new.row.id, new.row.created_at, new.tags)
+    _insert_tags(connection, _tag_rows(new.row.id, new.row.created_at, new.tags))
     return Started(new.row.id)
 
 
@@ -247,11 +249,14 @@ def _save_workflows(connection: Connection, new: NewExecution) -> None:
         save_workflow(connection, record, new.checked_at)
 
 
-def _insert_tags(connection: Connection, execution_id: str, created_at: float, values: Mapping[str, str]) -> None:
-    rows = [
+def _tag_rows(execution_id: str, created_at: float, values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
         {"execution_id": execution_id, "name": name, "value": value, "created_at": created_at}
         for name, value in values.items()
     ]
+
+
+def _insert_tags(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         connection.execute(insert(tags), rows)
 
